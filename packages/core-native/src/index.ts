@@ -1,1 +1,24 @@
-export {};
+/** @ds/core-native: numbers, memory, streams, kernels and collectives. Knows no gradient and no model. */
+import { native } from './loader';
+
+export { Device, type DeviceName, device, type Event, Stream, withOwner } from './device';
+export { DsError, type DsErrorCode, type DsErrorFields } from './errors';
+export * from './ops/layer-norm';
+export { type DType, dtypeBytes, packNumbers, type TypedArray, unpackNumbers } from './tensor/dtype';
+export { keep, scope } from './tensor/scope';
+export { liveTensors, numelOf, Tensor, type TensorOptions } from './tensor/tensor';
+
+/** Number of threads that the arithmetic of this process uses. */
+export function threads(): number {
+  return native.threads();
+}
+
+/** Changes the number of threads; default is one a core. Ranks on one host share its cores: each takes its part. */
+export function setThreads(threads: number): void {
+  native.set_threads(threads);
+}
+
+/** The vector instruction set in use, and those that this machine and build could use. `DS_CPU_ISA` chooses one. */
+export function cpuFeatures(): { isa: string; supported: string[] } {
+  return native.cpu();
+}

@@ -1,0 +1,223 @@
+// The addon's export table: memory, streams and the ops. src/binding.ts types exactly this list.
+#include <cstring>
+#include <vector>
+
+#include "../kernels/common/cpu_isa.h"
+#include "../runtime/pool.h"
+#include "env.h"
+#include "ops.h"
+
+namespace ds {
+namespace {
+
+using Info = const Napi::CallbackInfo&;
+
+uint32_t u32(Info info, int i) { return info[i].As<Napi::Number>().Uint32Value(); }
+
+Tensor shape_argument(Info info, size_t from) {
+  Tensor t;
+  if (info.Length() - from > kMaxRank)
+    throw Error("SHAPE", "tensor", "at most 6 dims", std::to_string(info.Length() - from), "merge dims with view()");
+  for (size_t i = from; i < info.Length(); ++i) t.dims[t.rank++] = info[i].As<Napi::Number>().Int64Value();
+  return t;
+}
+
+Napi::Value initialize(Info info) {
+  Environment::of(info.Env()).error_class = Napi::Persistent(info[0].As<Napi::Function>());
+  return info.Env().Undefined();
+}
+
+Napi::Value create_stream(Info info) {
+  auto& env = Environment::of(info.Env());
+  env.streams.push_back(std::make_shared<Stream>(DeviceKind(u32(info, 0))));
+  return Napi::Number::New(info.Env(), double(env.streams.size() - 1));
+}
+
+// allocate(stream, dtype, owner, ...dims) -> id
+Napi::Value allocate(Info info) {
+  auto& env = Environment::of(info.Env());
+  Tensor view = shape_argument(info, 3);
+  view.dtype = DType(u32(info, 1));
+  return Napi::Number::New(info.Env(), env.allocate(u32(info, 0), view, uint16_t(u32(info, 2))));
+}
+
+// view(id, elementOffset, ...dims) -> id: shares the storage
+Napi::Value view(Info info) {
+  auto& env = Environment::of(info.Env());
+  uint32_t id = u32(info, 0);
+  const Tensor& base = env.tensors.view(id);
+  int64_t offset = info[1].As<Napi::Number>().Int64Value();
+  Tensor t = shape_argument(info, 2);
+  t.dtype = base.dtype, t.present = true;
+  if (offset < 0 || offset + t.numel() > base.numel())
+    throw Error("SHAPE", "view", "a range inside " + shape_text(base),
+                "offset " + std::to_string(offset) + " and shape " + shape_text(t), "");
+  if (base.data) t.data = static_cast<char*>(base.data) + size_t(offset) * dtype_bytes(base.dtype);
+  auto storage = env.tensors.storage(id);  // `base` dies with the table's next growth
+  return Napi::Number::New(info.Env(), env.tensors.add(t, storage));
+}
+
+Napi::Value retain(Info info) {
+  Environment::of(info.Env()).tensors.retain(u32(info, 0));
+  return info.Env().Undefined();
+}
+
+Napi::Value release(Info info) {
+  return Napi::Boolean::New(info.Env(), Environment::of(info.Env()).tensors.release(u32(info, 0)));
+}
+
+// write(stream, id, bytes): copies at once, the device sees it in stream order
+Napi::Value write(Info info) {
+  auto& env = Environment::of(info.Env());
+  Tensor t = env.tensors.view(u32(info, 1));
+  auto bytes = info[2].As<Napi::Uint8Array>();
+  size_t size = size_t(t.numel()) * dtype_bytes(t.dtype);
+  if (bytes.ByteLength() != size)
+    throw Error("SHAPE", "write", std::to_string(size) + " bytes for " + shape_text(t),
+                std::to_string(bytes.ByteLength()), "");
+  Stream& stream = env.stream(u32(info, 0));
+  if (stream.device() == DeviceKind::null || size == 0) return info.Env().Undefined();
+  std::vector<uint8_t> staged(bytes.Data(), bytes.Data() + size);
+  stream.enqueue([t, staged = std::move(staged)] { std::memcpy(t.data, staged.data(), staged.size()); });
+  return info.Env().Undefined();
+}
+
+// read(stream, id) -> Promise<ArrayBuffer>
+Napi::Value read(Info info) {
+  auto& env = Environment::of(info.Env());
+  uint32_t stream_id = u32(info, 0);
+  Tensor t = env.tensors.view(u32(info, 1));
+  Stream& stream = env.stream(stream_id);
+  if (stream.device() == DeviceKind::null)
+    throw Error("DEVICE", "read", "a device that computes", "the null device, which knows shapes and bytes only", "");
+  size_t size = size_t(t.numel()) * dtype_bytes(t.dtype);
+  auto buffer = Napi::ArrayBuffer::New(info.Env(), size);
+  void* target = buffer.Data();
+  if (size)
+    stream.enqueue([t, target, size, keep = env.tensors.storage(u32(info, 1))] { std::memcpy(target, t.data, size); });
+  return env.join(info.Env(), stream_id, buffer);
+}
+
+Napi::Value join(Info info) {
+  return Environment::of(info.Env()).join(info.Env(), u32(info, 0), info.Env().Undefined());
+}
+
+Napi::Value join_sync(Info info) {
+  if (auto error = Environment::of(info.Env()).stream(u32(info, 0)).join()) throw *error;
+  return info.Env().Undefined();
+}
+
+Napi::Value record(Info info) {
+  return Napi::Number::New(info.Env(), double(Environment::of(info.Env()).stream(u32(info, 0)).last_ticket()));
+}
+
+// wait(stream, otherStream, ticket)
+Napi::Value wait(Info info) {
+  auto& env = Environment::of(info.Env());
+  env.stream(u32(info, 0)).wait(env.stream_pointer(u32(info, 1)), uint64_t(info[2].As<Napi::Number>().Int64Value()));
+  return info.Env().Undefined();
+}
+
+Napi::Value trim(Info info) {
+  auto& env = Environment::of(info.Env());
+  env.stream(u32(info, 0)).arena().trim();
+  return info.Env().Undefined();
+}
+
+Account& account_argument(Info info) { return Environment::of(info.Env()).accounts.at(u32(info, 0)); }
+
+Napi::Value owner_id(Info info) {
+  return Napi::Number::New(info.Env(), account_argument(info).owner_id(info[1].As<Napi::String>().Utf8Value()));
+}
+
+// account(device) -> { live, peak, owners: { name: { live, peak } } }, in bytes
+Napi::Value account(Info info) {
+  Account& a = account_argument(info);
+  auto result = Napi::Object::New(info.Env()), owners = Napi::Object::New(info.Env());
+  for (auto& o : a.owners()) {
+    auto row = Napi::Object::New(info.Env());
+    row["live"] = double(o.live), row["peak"] = double(o.peak);
+    owners[o.owner] = row;
+  }
+  result["live"] = double(a.live()), result["peak"] = double(a.peak()), result["owners"] = owners;
+  return result;
+}
+
+Napi::Value reset_peak(Info info) {
+  account_argument(info).reset_peak();
+  return info.Env().Undefined();
+}
+
+Napi::Value set_limit(Info info) {
+  account_argument(info).set_limit(size_t(info[1].As<Napi::Number>().DoubleValue()));
+  return info.Env().Undefined();
+}
+
+Napi::Value live_tensors(Info info) {
+  return Napi::Number::New(info.Env(), double(Environment::of(info.Env()).tensors.live()));
+}
+
+Napi::Value threads(Info info) { return Napi::Number::New(info.Env(), Pool::shared().threads()); }
+
+Napi::Value set_threads(Info info) {
+  Pool::shared().resize(int(u32(info, 0)));
+  return info.Env().Undefined();
+}
+
+// cpu() -> { isa, supported: [...] }
+Napi::Value cpu(Info info) {
+  auto result = Napi::Object::New(info.Env());
+  auto supported = Napi::Array::New(info.Env());
+  for (auto isa : supported_isas()) supported[supported.Length()] = isa_name(isa);
+  result["isa"] = isa_name(current_isa()), result["supported"] = supported;
+  return result;
+}
+
+Napi::Value set_isa(Info info) {
+  set_current_isa(info[0].As<Napi::String>().Utf8Value());
+  return info.Env().Undefined();
+}
+
+template <Napi::Value (*fn)(Info)>
+Napi::Value safe(Info info) {
+  return guarded(info.Env(), [&] { return fn(info); });
+}
+
+Napi::Object install(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Environment(env));
+  auto add = [&]<Napi::Value (*fn)(Info)>(const char* name) {
+    exports[name] = Napi::Function::New<safe<fn>>(env, name);
+  };
+#define DS_EXPORT(name) add.operator()<name>(#name)
+  DS_EXPORT(initialize);
+  DS_EXPORT(create_stream);
+  DS_EXPORT(allocate);
+  DS_EXPORT(view);
+  DS_EXPORT(retain);
+  DS_EXPORT(release);
+  DS_EXPORT(write);
+  DS_EXPORT(read);
+  DS_EXPORT(join);
+  DS_EXPORT(join_sync);
+  DS_EXPORT(record);
+  DS_EXPORT(wait);
+  DS_EXPORT(trim);
+  DS_EXPORT(owner_id);
+  DS_EXPORT(account);
+  DS_EXPORT(reset_peak);
+  DS_EXPORT(set_limit);
+  DS_EXPORT(live_tensors);
+  DS_EXPORT(threads);
+  DS_EXPORT(set_threads);
+  DS_EXPORT(cpu);
+  DS_EXPORT(set_isa);
+#undef DS_EXPORT
+  binding::Ops::install(env, exports);
+  return exports;
+}
+
+}  // namespace
+}  // namespace ds
+
+static Napi::Object install_addon(Napi::Env env, Napi::Object exports) { return ds::install(env, exports); }
+NODE_API_MODULE(ds_core, install_addon)

@@ -1,0 +1,62 @@
+// Memory of a device: stream-ordered arenas, bytes accounted by owner, a hard limit.
+//
+// Each stream has an arena of its own. A block that is freed may be handed out again at once, although kernels that
+// use it are still queued: the next user is queued on the same stream, behind them. (A tensor used on a second stream
+// must outlive an event of that stream; the ZeRO engine's slots do.) So the place and the peak of every allocation
+// depend on the order of calls alone, never on timing, and a plan can predict them to the byte.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace ds {
+
+// Blocks are multiples of this: a cache line pair, and the alignment that AVX-512 and CUDA like.
+constexpr size_t kBlockBytes = 256;
+
+constexpr size_t block_bytes(size_t bytes) { return (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes; }
+
+struct OwnerBytes {
+  std::string owner;
+  size_t live = 0, peak = 0;
+};
+
+// The account of one device: what is allocated, by whom, and the most there ever was.
+class Account {
+ public:
+  // Throws OOM, naming the five largest owners, when `bytes` more would pass the limit.
+  void add(size_t bytes, uint16_t owner);
+  void remove(size_t bytes, uint16_t owner);
+  uint16_t owner_id(const std::string& name);
+  void set_limit(size_t bytes);
+  void reset_peak();
+  size_t live() const;
+  size_t peak() const;
+  std::vector<OwnerBytes> owners() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<OwnerBytes> owners_;
+  size_t live_ = 0, peak_ = 0, limit_ = SIZE_MAX;
+};
+
+// One linear reservation of address space; blocks are taken first-fit from the low end, so the resident part stays
+// as small as the peak. Pages are touched by use only, and `trim` gives free ones back to the system.
+class Arena {
+ public:
+  Arena();
+  ~Arena();
+  void* allocate(size_t bytes);  // bytes: a multiple of kBlockBytes, > 0
+  void free(void* data, size_t bytes);
+  void trim();
+  size_t high_water() const { return high_water_; }
+
+ private:
+  char* base_ = nullptr;
+  size_t reserved_ = 0, high_water_ = 0;
+  std::map<size_t, size_t> free_;  // offset -> bytes, coalesced, below high_water_
+};
+
+}  // namespace ds

@@ -1,0 +1,52 @@
+/**
+ * The addon's shape: the only file that knows it. A test compares it with the addon's own table.
+ * Streams, tensors and owners are small numbers; 0 stands for an absent optional tensor.
+ */
+import type { DsError, DsErrorFields } from './errors';
+
+type Stream = number;
+type Id = number;
+type OptionalId = number;
+
+export interface NativeAccount {
+  live: number;
+  peak: number;
+  owners: Record<string, { live: number; peak: number }>;
+}
+
+export interface NativeRuntime {
+  initialize(errorClass: new (fields: DsErrorFields) => DsError): void;
+  create_stream(deviceKind: number): Stream;
+  allocate(stream: Stream, dtype: number, owner: number, ...dims: number[]): Id;
+  view(id: Id, elementOffset: number, ...dims: number[]): Id;
+  retain(id: Id): void;
+  release(id: Id): boolean;
+  write(stream: Stream, id: Id, bytes: Uint8Array): void;
+  read(stream: Stream, id: Id): Promise<ArrayBuffer>;
+  join(stream: Stream): Promise<void>;
+  join_sync(stream: Stream): void;
+  record(stream: Stream): number;
+  wait(stream: Stream, other: Stream, ticket: number): void;
+  trim(stream: Stream): void;
+  owner_id(deviceKind: number, name: string): number;
+  account(deviceKind: number): NativeAccount;
+  reset_peak(deviceKind: number): void;
+  set_limit(deviceKind: number, bytes: number): void;
+  live_tensors(): number;
+  threads(): number;
+  set_threads(threads: number): void;
+  cpu(): { isa: string; supported: string[] };
+  set_isa(isa: string): void;
+  /** One letter an argument: t tensor, o optional tensor, d double, i integer, b flag. */
+  readonly signatures: Readonly<Record<string, string>>;
+}
+
+/** The ops, in the order of csrc/binding/ops.h; the contract of each is its header there. */
+export interface NativeOps {
+  // biome-ignore format: one op a line
+  layer_norm(stream: Stream, y: Id, mean: Id, rstd: Id, sum: OptionalId, x: Id, residual: OptionalId, weight: Id, bias: Id, eps: number): void;
+  // biome-ignore format: one op a line
+  layer_norm_backward(stream: Stream, dx: Id, dweight: Id, dbias: Id, dy: Id, dsum: OptionalId, s: Id, mean: Id, rstd: Id, weight: Id, accumulate: boolean): void;
+}
+
+export type Native = NativeRuntime & NativeOps;

@@ -1,0 +1,144 @@
+/** Devices, their streams and events, and the account of their memory. */
+import type { NativeAccount } from './binding';
+import { DsError } from './errors';
+import { native } from './loader';
+
+/**
+ * `cpu`: vector kernels on the thread pool. `ref`: plain loops with double accumulators, the specification of every op.
+ * `null`: shapes and bytes only, for plans of models of any size.
+ */
+export type DeviceName = 'cpu' | 'ref' | 'null';
+
+/** The values cross the native boundary: keep in step with csrc/runtime/stream.h. */
+const deviceKind: Record<DeviceName, number> = { cpu: 0, ref: 1, null: 2 };
+
+/** A point in a stream that another stream, or a person, can wait for. */
+export interface Event {
+  readonly stream: Stream;
+  readonly ticket: number;
+}
+
+/** An ordered queue of work on a device. Enqueueing returns at once; `join` waits. */
+export class Stream {
+  readonly device: Device;
+  /** The native handle; for ops. */
+  readonly id: number;
+
+  constructor(device: Device) {
+    this.device = device;
+    this.id = native.create_stream(device.kind);
+  }
+
+  /** Marks everything queued so far. */
+  record(): Event {
+    return { stream: this, ticket: native.record(this.id) };
+  }
+
+  /** Holds back what is queued from now on until `event` has passed. */
+  wait(event: Event): void {
+    native.wait(this.id, event.stream.id, event.ticket);
+  }
+
+  /** Waits until everything queued so far is done. @throws the first error of the stream since the last join */
+  join(): Promise<void> {
+    return native.join(this.id);
+  }
+
+  /** Gives the free memory of this stream's arena back to the system. */
+  trim(): void {
+    native.trim(this.id);
+  }
+}
+
+/** One place that computes and remembers. Get it with `device(name)`. */
+export class Device {
+  readonly name: DeviceName;
+  readonly kind: number;
+  /** Where ops go when nobody says otherwise. */
+  readonly defaultStream: Stream;
+  /** Where ops go now; see `withStream`. */
+  stream: Stream;
+  readonly #owners = new Map<string, number>();
+
+  constructor(name: DeviceName) {
+    this.name = name;
+    this.kind = deviceKind[name];
+    this.defaultStream = new Stream(this);
+    this.stream = this.defaultStream;
+  }
+
+  createStream(): Stream {
+    return new Stream(this);
+  }
+
+  /** Sends the ops that `fn` queues to `stream`. `fn` must not be asynchronous. */
+  withStream<T>(stream: Stream, fn: () => T): T {
+    const before = this.stream;
+    this.stream = stream;
+    try {
+      return fn();
+    } finally {
+      this.stream = before;
+    }
+  }
+
+  /** Bytes of tensors now and at most, in all and by owner (see `withOwner`). */
+  account(): NativeAccount {
+    return native.account(this.kind);
+  }
+
+  /** Starts the counting of peaks again, from what is live. */
+  resetPeak(): void {
+    native.reset_peak(this.kind);
+  }
+
+  /** Makes allocations beyond `bytes` fail with OOM; Infinity takes the limit away. */
+  setLimit(bytes: number): void {
+    native.set_limit(this.kind, Math.min(bytes, Number.MAX_SAFE_INTEGER));
+  }
+
+  /** @internal */
+  ownerId(name: string): number {
+    let id = this.#owners.get(name);
+    if (id === undefined) this.#owners.set(name, (id = native.owner_id(this.kind, name)));
+    return id;
+  }
+}
+
+const devices = new Map<string, Device>();
+
+/** Gives the device of that name. @throws DEVICE for a name that this build does not know */
+export function device(name: DeviceName | Device): Device {
+  if (name instanceof Device) return name;
+  let found = devices.get(name);
+  if (!found) {
+    if (!(name in deviceKind))
+      throw new DsError({
+        code: 'DEVICE',
+        op: 'device',
+        expected: `one of ${Object.keys(deviceKind).join(', ')}`,
+        actual: String(name),
+        hint: 'This build has no CUDA device; `ds doctor` says why',
+      });
+    devices.set(name, (found = new Device(name)));
+  }
+  return found;
+}
+
+let owner = 'other';
+
+/** Books the tensors that `fn` allocates under `name` in the device's account. `fn` must not be asynchronous. */
+export function withOwner<T>(name: string, fn: () => T): T {
+  const before = owner;
+  owner = name;
+  try {
+    return fn();
+  } finally {
+    owner = before;
+  }
+}
+
+/** @internal */
+export function currentOwner(): string {
+  return owner;
+}
