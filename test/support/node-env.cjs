@@ -3,8 +3,22 @@
 const { TestEnvironment } = require('jest-environment-node');
 
 const SHARED = [
-  'ArrayBuffer', 'SharedArrayBuffer', 'Float32Array', 'Float64Array', 'Int8Array', 'Int16Array', 'Int32Array', 'Uint8Array', 'Uint16Array',
-  'Uint32Array', 'BigInt64Array', 'BigUint64Array', 'DataView', 'Error', 'TypeError', 'RangeError',
+  'ArrayBuffer',
+  'SharedArrayBuffer',
+  'Float32Array',
+  'Float64Array',
+  'Int8Array',
+  'Int16Array',
+  'Int32Array',
+  'Uint8Array',
+  'Uint16Array',
+  'Uint32Array',
+  'BigInt64Array',
+  'BigUint64Array',
+  'DataView',
+  'Error',
+  'TypeError',
+  'RangeError',
 ];
 
 module.exports = class NodeEnvironment extends TestEnvironment {

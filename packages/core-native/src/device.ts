@@ -100,7 +100,10 @@ export class Device {
   /** @internal */
   ownerId(name: string): number {
     let id = this.#owners.get(name);
-    if (id === undefined) this.#owners.set(name, (id = native.owner_id(this.kind, name)));
+    if (id === undefined) {
+      id = native.owner_id(this.kind, name);
+      this.#owners.set(name, id);
+    }
     return id;
   }
 }
@@ -120,7 +123,8 @@ export function device(name: DeviceName | Device): Device {
         actual: String(name),
         hint: 'This build has no CUDA device; `ds doctor` says why',
       });
-    devices.set(name, (found = new Device(name)));
+    found = new Device(name);
+    devices.set(name, found);
   }
   return found;
 }
