@@ -5,7 +5,7 @@ export { Device, type DeviceName, device, type Event, Stream, withOwner } from '
 export { DsError, type DsErrorCode, type DsErrorFields } from './errors';
 export * from './ops/layer-norm';
 export { type DType, dtypeBytes, packNumbers, type TypedArray, unpackNumbers } from './tensor/dtype';
-export { keep, scope } from './tensor/scope';
+export { adopt, drop, keep, scope } from './tensor/scope';
 export { liveTensors, numelOf, Tensor, type TensorOptions } from './tensor/tensor';
 
 /** Number of threads that the arithmetic of this process uses. */

@@ -1,1 +1,20 @@
-export {};
+/** @ds/nn: gradients, layers and models. Knows neither ZeRO nor files. */
+export { currentTape, Tape, type TapeNode } from './autograd/tape';
+export * from './functional/attention-block';
+export { embedding } from './functional/embedding';
+export { type HeadLossOptions, headLoss } from './functional/head-loss';
+export { layerNorm, type NormParameters } from './functional/layer-norm';
+export type { LinearParameters } from './functional/linear';
+export { type MlpParameters, mlpBlock } from './functional/mlp-block';
+export {
+  type BloomConfig,
+  bloomConfigFromJson,
+  bloomConfigToJson,
+  bloomParameterCount,
+  bloomPresets,
+} from './models/bloom/config';
+export { Bloom, type BloomBatch, type BloomTraining } from './models/bloom/model';
+export { exportedName, matchBloomNames } from './models/bloom/names';
+export { KeyValueCache, type KeyValueCacheOptions } from './models/cache';
+export { type Initializer, Parameter, type ParameterSpec } from './module/parameter';
+export { runUse, type Unit, type UnitObserver, type UnitUse, withObserver } from './module/unit';

@@ -47,3 +47,14 @@ export function keep<T extends Tensor>(tensor: T): T {
   current?.delete(tensor);
   return tensor;
 }
+
+/** Disposes a tensor of the current scope before the scope's end. */
+export function drop(tensor: Tensor): void {
+  keep(tensor).dispose();
+}
+
+/** Gives the caller's reference of a kept tensor to the current scope, which drops it at its end. */
+export function adopt<T extends Tensor>(tensor: T): T {
+  current?.add(tensor);
+  return tensor;
+}
