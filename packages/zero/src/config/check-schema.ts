@@ -2,7 +2,7 @@
 import type * as z from 'zod/mini';
 import { formatValue, type ProblemList } from './config-error';
 import { type KeyRule, keyRules } from './deepspeed-keys';
-import type { JsonPath } from './json-source';
+import { isRecord, type JsonPath } from './json-source';
 import { nearestName } from './nearest-name';
 
 /** The names a person may have meant. */
@@ -21,10 +21,6 @@ export function copyPlain(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value;
   const entries = Object.entries(value).filter(([, item]) => item !== undefined);
   return Object.fromEntries(entries.map(([key, item]) => [key, copyPlain(item)]));
-}
-
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /**
@@ -136,7 +132,7 @@ function explainValue(expected: string, found: unknown): string {
 const correctIt = 'Correct the value or remove the key.';
 
 /** Explains a key that nobody knows: the nearest key beside it, the place where a key of that name belongs, and what may stand here. */
-export function explainUnknownKey(parent: JsonPath, key: string, known: Vocabulary) {
+function explainUnknownKey(parent: JsonPath, key: string, known: Vocabulary) {
   const here = parent.join('.');
   const allowed = known.keys[here] ?? [];
   const refused = known.refused

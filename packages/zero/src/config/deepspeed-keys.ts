@@ -2,6 +2,7 @@
  * The keys DeepSpeed knows beside the built ones. None is ignored: each is taken only at a value that describes what happens here anyway, and refused
  * by its name at any other.
  */
+import { isRecord } from './json-source';
 
 /** A key that takes no decision here. */
 export interface KeyRule {
@@ -14,10 +15,6 @@ export interface KeyRule {
   readonly accepts: (value: unknown) => boolean;
   /** What to do instead, or why there is one answer. */
   readonly advice: string;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** A section that is off without `"enabled": true`. */

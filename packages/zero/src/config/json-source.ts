@@ -32,6 +32,11 @@ export interface JsonSource {
   keyPosition(path: JsonPath): Position | null;
 }
 
+/** Tells a JSON object from lists, null and scalars. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
 /** Wraps an object that a program built. */
 export function objectSource(value: unknown): JsonSource {
   return { file: null, value, faults: [], valuePosition: () => null, keyPosition: () => null };

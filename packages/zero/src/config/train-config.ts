@@ -1,6 +1,6 @@
 /** The config of `ds train`: what to train on what, for how long, on how many ranks, and in it the DeepSpeed JSON. */
 import * as z from 'zod/mini';
-import { checkSchema, copyPlain, isRecord, type Vocabulary } from './check-schema';
+import { checkSchema, copyPlain, type Vocabulary } from './check-schema';
 import { ConfigError, formatValue, ProblemList } from './config-error';
 import {
   checkDeepSpeed,
@@ -10,7 +10,7 @@ import {
   loadDeepSpeedConfig,
   readConfigText,
 } from './deepspeed-config';
-import { type JsonSource, objectSource, textSource } from './json-source';
+import { isRecord, type JsonSource, objectSource, textSource } from './json-source';
 import { integer, integerOrNull, number, oneOf, text } from './schema-leaves';
 
 /** Data given in place: rows of token ids, taken in order, wrapping around, never shuffled. */
