@@ -13,7 +13,7 @@ export function embedding(ids: Tensor, table: Parameter): Tensor {
     saved: [ids],
     backward: (dy) => {
       const { into, accumulate } = table.gradTarget();
-      embeddingBackward(dy, ids, { dtable: into, accumulate });
+      embeddingBackward(dy, ids, into, accumulate);
       return [];
     },
   });

@@ -38,15 +38,16 @@ export function headLoss(x: Tensor, table: Parameter, targets: Tensor, options: 
     const rows = Math.min(rowsAtOnce, R - from);
     const xs = x.view([rows, C], from * C);
     const logits = linear(xs, table.value).y;
-    softmaxCrossEntropy(logits, targets.view([rows], from), {
+    const { dlogits } = softmaxCrossEntropy(logits, targets.view([rows], from), {
       scale: options.scale,
       losses: losses.view([rows], from),
-      ...(tape ? { dlogits: logits } : {}),
+      gradient: tape ? 'in-place' : 'none',
     });
-    if (dx) {
+    if (dx && dlogits) {
       const { into, accumulate } = table.gradTarget();
-      linearBackwardInput(logits, table.value, { into: dx.view([rows, C], from * C) });
-      linearBackwardWeight(logits, xs, { dweight: into, accumulate });
+      linearBackwardInput(dlogits, table.value, { into: dx.view([rows, C], from * C) });
+      linearBackwardWeight(dlogits, xs, { dweight: into, accumulate });
+      drop(dlogits);
     }
     drop(logits);
   }

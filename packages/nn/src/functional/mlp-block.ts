@@ -41,7 +41,7 @@ export function mlpBlock(x: Tensor, p: MlpParameters, call: { hiddenDropout?: Dr
       writeLinearGradients(d, activated, p.down);
       drop(activated);
       const da = linearInputGradient(d, p.down);
-      const dpre = geluBackward(da, pre!, { into: da });
+      const dpre = geluBackward(da, pre!, da);
       const again = layerNorm(x, p.norm.weight.value, p.norm.bias.value, { eps: p.norm.eps });
       writeLinearGradients(dpre, again.y, p.up);
       drop(again.y);
