@@ -1,4 +1,7 @@
-/** Finds the addon (a local build first, then the prebuilt binary of this platform), or says what to do. */
+/**
+ * Finds the addon (a local build first, then the prebuilt binary of this platform), or says what to do.
+ * `DS_NATIVE_PATH=/path/to/file.node` names one, such as a build with a sanitizer; then nothing else is tried.
+ */
 import path = require('node:path');
 import load = require('node-gyp-build');
 
@@ -7,7 +10,8 @@ import { DsError } from './errors';
 
 function loadNative(): Native {
   try {
-    const native = load(path.resolve(__dirname, '..')) as Native;
+    const given = process.env.DS_NATIVE_PATH;
+    const native = (given ? require(path.resolve(given)) : load(path.resolve(__dirname, '..'))) as Native;
     native.initialize(DsError);
     return native;
   } catch (cause) {

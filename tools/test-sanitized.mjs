@@ -1,0 +1,76 @@
+/**
+ * `npm run test:asan` (memory, leaks and undefined behaviour) and `npm run test:tsan` (data races).
+ *
+ * Builds the addon with the sanitizer into a folder of its own and runs the tests that reach native code with it.
+ * Arguments after `--` go to jest instead of the default paths. A report from any process fails the run, also one that
+ * comes at the exit of a process whose tests have all passed.
+ */
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { build } from './build.mjs';
+import { closingLine, runJest } from './jest-run.mjs';
+import { buildNative } from './native/build.mjs';
+import { outputOf } from './programs.mjs';
+import { setup } from './setup.mjs';
+
+const sanitizers = {
+  address: {
+    flags: 'address,undefined',
+    out: 'build-asan',
+    preload: ['libasan.so', 'libstdc++.so'],
+    environment: (log) => ({
+      // Node's own allocations at exit are no leaks of ours, and LeakSanitizer reports none of them: no suppression file.
+      ASAN_OPTIONS: `log_path=${log}:detect_leaks=1:abort_on_error=0:exitcode=66`,
+      UBSAN_OPTIONS: `log_path=${log}:print_stacktrace=1:exitcode=66`,
+    }),
+    tests: ['packages/core-native/src', 'test/ops', 'test/collectives', 'packages/io/src/safetensors/(reader|writer)'],
+  },
+  thread: {
+    flags: 'thread',
+    out: 'build-tsan',
+    preload: ['libtsan.so'],
+    // Node is not instrumented: without this option its own synchronisation looks like races.
+    environment: (log) => ({ TSAN_OPTIONS: `log_path=${log}:ignore_noninstrumented_modules=1:exitcode=66` }),
+    tests: ['packages/core-native/src', 'test/ops', 'test/collectives'],
+  },
+};
+
+/** Gives the reports that processes wrote, and prints them. */
+function reports(folder) {
+  const files = readdirSync(folder).sort();
+  for (const file of files) console.log(`\n--- ${file}\n${readFileSync(path.join(folder, file), 'utf8')}`);
+  return files.length;
+}
+
+async function test(sanitizer, args) {
+  await setup();
+  await build();
+  const addon = await buildNative({ out: sanitizer.out, sanitize: sanitizer.flags });
+  const folder = mkdtempSync(path.join(tmpdir(), 'ds-sanitizer-'));
+  try {
+    const preload = sanitizer.preload.map((library) => outputOf('c++', [`-print-file-name=${library}`]));
+    const env = {
+      ...sanitizer.environment(path.join(folder, 'report')),
+      DS_NATIVE_PATH: addon,
+      LD_PRELOAD: preload.join(' '),
+    };
+    const counts = await runJest(args.length > 0 ? args : sanitizer.tests, env);
+    return { ...counts, failed: counts.failed + reports(folder) };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const [name, ...args] = process.argv.slice(2);
+const sanitizer = sanitizers[name];
+if (!sanitizer) throw new Error(`usage: test-sanitized.mjs ${Object.keys(sanitizers).join('|')} [jest arguments]`);
+let counts = { passed: 0, failed: 1, skipped: 0 };
+try {
+  if (process.platform !== 'linux') throw new Error('sanitizers are preloaded, which is done for Linux only');
+  counts = await test(sanitizer, args);
+} catch (error) {
+  console.error(`test: ${error.message}`);
+}
+console.log(`\n${closingLine(counts)}`);
+process.exitCode = counts.failed > 0 ? 1 : 0;
