@@ -102,6 +102,18 @@ inline void for_lanes(int64_t n, Body&& body) {
 
 inline Vec max(Vec a, Vec b) { return select(a > b, a, b); }
 inline Vec min(Vec a, Vec b) { return select(a < b, a, b); }
+// a * b + c, rounded once; for results whose bits are part of the contract, which must not hang on what a compiler
+// fuses.
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return Vec(_mm512_fmadd_ps(__m512(a), __m512(b), __m512(c)));
+#elif defined(__FMA__)
+  return Vec(_mm256_fmadd_ps(__m256(a), __m256(b), __m256(c)));
+#else
+  for (int i = 0; i < kLanes; ++i) c[i] = std::fma(a[i], b[i], c[i]);
+  return c;
+#endif
+}
 inline Vec sqrt(Vec v) {
 #if defined(__AVX512F__)
   return Vec(_mm512_sqrt_ps(__m512(v)));
