@@ -43,6 +43,23 @@ export interface NativeRuntime {
 
 /** The ops, in the order of csrc/binding/ops.h; the contract of each is its header there. */
 export interface NativeOps {
+  scale_add(stream: Stream, out: Id, a: Id, b: Id, alpha: number, beta: number): void;
+  copy(stream: Stream, out: Id, x: Id, factor: number): void;
+  fill(stream: Stream, out: Id, value: number): void;
+  fill_normal(stream: Stream, y: Id, mean: number, std: number, seed: number, offset: number): void;
+  gelu(stream: Stream, y: Id, x: Id): void;
+  gelu_backward(stream: Stream, dx: Id, dy: Id, x: Id): void;
+  dropout(stream: Stream, y: Id, x: Id, residual: OptionalId, p: number, seed: number, offset: number): void;
+  embedding(stream: Stream, y: Id, ids: Id, table: Id): void;
+  embedding_backward(stream: Stream, dtable: Id, dy: Id, ids: Id, accumulate: boolean): void;
+  // biome-ignore format: one op a line
+  softmax_cross_entropy(stream: Stream, losses: Id, dlogits: OptionalId, logits: Id, targets: Id, ignoreIndex: number, scale: number): void;
+  sum(stream: Stream, out: Id, x: Id, accumulate: boolean): void;
+  square_sum(stream: Stream, out: Id, x: Id, accumulate: boolean): void;
+  nonfinite_index(stream: Stream, out: Id, x: Id): void;
+  argmax(stream: Stream, out: Id, x: Id): void;
+  // biome-ignore format: one op a line
+  adamw(stream: Stream, p: Id, m: Id, v: Id, copy: OptionalId, grad: Id, lr: number, beta1: number, beta2: number, eps: number, weightDecay: number, biasCorrection1: number, biasCorrection2: number, gradScale: number, decoupled: boolean): void;
   // biome-ignore format: one op a line
   layer_norm(stream: Stream, y: Id, mean: Id, rstd: Id, sum: OptionalId, x: Id, residual: OptionalId, weight: Id, bias: Id, eps: number): void;
   // biome-ignore format: one op a line

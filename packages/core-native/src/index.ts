@@ -3,7 +3,15 @@ import { native } from './loader';
 
 export { Device, type DeviceName, device, type Event, Stream, withOwner } from './device';
 export { DsError, type DsErrorCode, type DsErrorFields } from './errors';
+export * from './ops/adamw';
+export * from './ops/cast';
+export * from './ops/cross-entropy';
+export * from './ops/dropout';
+export * from './ops/elementwise';
+export * from './ops/embedding';
+export * from './ops/fill-normal';
 export * from './ops/layer-norm';
+export * from './ops/reduce';
 export { type DType, dtypeBytes, packNumbers, type TypedArray, unpackNumbers } from './tensor/dtype';
 export { adopt, drop, keep, scope } from './tensor/scope';
 export { liveTensors, numelOf, Tensor, type TensorOptions } from './tensor/tensor';

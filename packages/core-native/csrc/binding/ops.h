@@ -1,12 +1,34 @@
 // The table of ops: one row each. Adding an op is one include and one row here, and its twin in src/binding.ts.
 #pragma once
+#include "../kernels/elementwise/dropout.h"
+#include "../kernels/elementwise/elementwise.h"
+#include "../kernels/embedding/embedding.h"
+#include "../kernels/init/fill_normal.h"
+#include "../kernels/loss/softmax_cross_entropy.h"
 #include "../kernels/norm/layer_norm.h"
+#include "../kernels/optim/adamw.h"
+#include "../kernels/reduce/reduce.h"
 #include "op.h"
 
 namespace ds::binding {
 
-using Ops = OpTable<  //
-    LayerNorm,        //
+using Ops = OpTable<      //
+    ScaleAdd,             //
+    Copy,                 //
+    Fill,                 //
+    FillNormal,           //
+    Gelu,                 //
+    GeluBackward,         //
+    Dropout,              //
+    Embedding,            //
+    EmbeddingBackward,    //
+    SoftmaxCrossEntropy,  //
+    Sum,                  //
+    SquareSum,            //
+    NonfiniteIndex,       //
+    Argmax,               //
+    AdamW,                //
+    LayerNorm,            //
     LayerNormBackward>;
 
 }  // namespace ds::binding
