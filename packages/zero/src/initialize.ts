@@ -58,6 +58,8 @@ export function planFor(model: Pick<TrainableModel, 'units' | 'uses'>, config: D
     prefetchElements: resolve(zero.prefetchElements, zero.overlapComm ? median : 0),
     maxLiveElements: resolve(zero.maxLiveElements, Number.POSITIVE_INFINITY),
     maxReuseDistanceElements: resolve(zero.maxReuseDistanceElements, -1),
+    reduceBucketElements: resolve(zero.reduceBucketElements, 0),
+    allgatherBucketElements: resolve(zero.allgatherBucketElements, 0),
     overlap: zero.overlapComm,
   });
 }

@@ -38,6 +38,10 @@ export interface PlanOptions {
   readonly maxLiveElements: number;
   /** A unit stays gathered when fewer elements than this are needed before its next use. */
   readonly maxReuseDistanceElements: number;
+  /** Gradients wait until so many elements can be reduced together; 0 reduces every unit at once. */
+  readonly reduceBucketElements: number;
+  /** The same for updated weights on their way to all ranks. */
+  readonly allgatherBucketElements: number;
   /** Reductions run beside the next unit's backward, whose buffer is then a second one. */
   readonly overlap: boolean;
 }
@@ -73,7 +77,7 @@ export function makePlan(units: readonly PlannedUnit[], uses: readonly UnitUse[]
     units,
     microBatch: planPasses(units, order, options, true),
     evaluation: planPasses(units, order, options, false),
-    step: planStep(units),
+    step: planStep(units, options.allgatherBucketElements),
   };
 }
 
@@ -84,7 +88,7 @@ function planPasses(units: readonly PlannedUnit[], order: Order, options: PlanOp
     ...(training ? [...order.uses].reverse().map((use) => ({ use: use.index, phase: 'backward' as const })) : []),
   ];
   const weights = new WeightPlanner(units, needsOf(computes, order), options);
-  const gradients = training ? new GradientPlanner(units, order, options.overlap) : undefined;
+  const gradients = training ? new GradientPlanner(units, order, options) : undefined;
   const ops: PlanOp[] = [];
   for (const compute of computes) {
     ops.push(...weights.before(compute));
@@ -167,19 +171,21 @@ class WeightPlanner {
   }
 }
 
-/** Opens a unit's gradient before its first writer and reduces it behind its last. */
+/** Opens a unit's gradient before its first writer, and reduces it behind its last, bucket by bucket. */
 class GradientPlanner {
   readonly #units: readonly PlannedUnit[];
   readonly #order: Order;
-  readonly #overlap: boolean;
+  readonly #options: PlanOptions;
   readonly #open = new Set<number>();
+  /** Written, but waiting for the bucket to fill. */
+  #waiting: number[] = [];
   /** Being reduced beside the compute that comes next. */
-  #reducing: number | undefined;
+  #reducing: number[] = [];
 
-  constructor(units: readonly PlannedUnit[], order: Order, overlap: boolean) {
+  constructor(units: readonly PlannedUnit[], order: Order, options: PlanOptions) {
     this.#units = units;
     this.#order = order;
-    this.#overlap = overlap;
+    this.#options = options;
   }
 
   before({ use, phase }: { use: number; phase: Phase }): PlanOp[] {
@@ -191,31 +197,51 @@ class GradientPlanner {
   }
 
   after({ use, phase }: { use: number; phase: Phase }): PlanOp[] {
-    const ops: PlanOp[] = this.rest();
+    const ops = this.#close();
     const unit = this.#order.unitOf(this.#order.uses[use]!);
     // The first use in the model's order is the last to run backward.
     const isLastWriter = this.#order.uses.findIndex((u) => u.unit === this.#units[unit]!.layout.unit) === use;
     if (phase !== 'backward' || !isLastWriter) return ops;
-    ops.push({ op: 'reduce', unit });
-    this.#reducing = unit;
-    return this.#overlap ? ops : [...ops, ...this.rest()];
+    this.#waiting.push(unit);
+    const elements = this.#waiting.reduce((sum, u) => sum + this.#units[u]!.layout.elements, 0);
+    return elements < this.#options.reduceBucketElements ? ops : [...ops, ...this.#reduce()];
   }
 
+  /** What is left at the end of backward. */
   rest(): PlanOp[] {
-    if (this.#reducing === undefined) return [];
-    const unit = this.#reducing;
-    this.#reducing = undefined;
-    return [{ op: 'closeGradient', unit }];
+    return [...this.#close(), ...this.#reduce(), ...this.#close()];
+  }
+
+  #reduce(): PlanOp[] {
+    const ops: PlanOp[] = this.#waiting.map((unit) => ({ op: 'reduce', unit }));
+    this.#reducing = this.#waiting;
+    this.#waiting = [];
+    return this.#options.overlap ? ops : [...ops, ...this.#close()];
+  }
+
+  #close(): PlanOp[] {
+    const ops: PlanOp[] = this.#reducing.map((unit) => ({ op: 'closeGradient', unit }));
+    this.#reducing = [];
+    return ops;
   }
 }
 
 /** The optimizer step: full gradients first where the optimizer is whole, full weights afterwards where they are. */
-function planStep(units: readonly PlannedUnit[]): PlanOp[] {
-  return units.flatMap(({ policy }, unit) => [
-    ...(policy.optim === 'none' ? [{ op: 'gatherGradient', unit } as const] : []),
-    { op: 'update', unit } as const,
-    ...(policy.optim === 'dp' && policy.param === 'none' ? [{ op: 'gatherUpdated', unit } as const] : []),
-  ]);
+function planStep(units: readonly PlannedUnit[], bucketElements: number): PlanOp[] {
+  const ops: PlanOp[] = [];
+  let waiting: number[] = [];
+  const spread = () => {
+    ops.push(...waiting.map((unit) => ({ op: 'gatherUpdated', unit }) as const));
+    waiting = [];
+  };
+  units.forEach(({ policy }, unit) => {
+    if (policy.optim === 'none') ops.push({ op: 'gatherGradient', unit });
+    ops.push({ op: 'update', unit });
+    if (policy.optim === 'dp' && policy.param === 'none') waiting.push(unit);
+    if (waiting.reduce((sum, u) => sum + units[u]!.layout.elements, 0) >= bucketElements) spread();
+  });
+  spread();
+  return ops;
 }
 
 function isAt(need: Need, at: { use: number; phase: Phase }): boolean {

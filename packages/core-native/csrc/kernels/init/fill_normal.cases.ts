@@ -3,7 +3,12 @@ import type { OpCase, OpCases } from '../common/cases';
 
 function draw(N: number, dtype: OpCase['dtype'], seed: number, offset: number): OpCase {
   // The input only says which device and dtype to draw for.
-  return { name: `[${N}] ${dtype}, offset ${offset}`, dtype, inputs: { like: { shape: [N] } }, parameters: { seed, offset } };
+  return {
+    name: `[${N}] ${dtype}, offset ${offset}`,
+    dtype,
+    inputs: { like: { shape: [N] } },
+    parameters: { seed, offset },
+  };
 }
 
 export const fillNormalCases: OpCases = {
