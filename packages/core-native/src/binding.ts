@@ -37,6 +37,7 @@ export interface NativeRuntime {
   set_threads(threads: number): void;
   cpu(): { isa: string; supported: string[] };
   set_isa(isa: string): void;
+  measure(kind: string, elements: number, repeats: number): number;
   /** One letter an argument: t tensor, o optional tensor, d double, i integer, b flag. */
   readonly signatures: Readonly<Record<string, string>>;
 }

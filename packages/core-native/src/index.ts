@@ -12,6 +12,7 @@ export * from './ops/embedding';
 export * from './ops/fill-normal';
 export * from './ops/layer-norm';
 export * from './ops/reduce';
+export { measureRoofline, type RooflineKind } from './roofline';
 export { type DType, dtypeBytes, packNumbers, type TypedArray, unpackNumbers } from './tensor/dtype';
 export { adopt, drop, keep, scope } from './tensor/scope';
 export { liveTensors, numelOf, Tensor, type TensorOptions } from './tensor/tensor';

@@ -5,6 +5,7 @@
 #include "../kernels/common/cpu_isa.h"
 #include "../runtime/pool.h"
 #include "env.h"
+#include "measure.h"
 #include "ops.h"
 
 namespace ds {
@@ -211,6 +212,7 @@ Napi::Object install(Napi::Env env, Napi::Object exports) {
   DS_EXPORT(set_threads);
   DS_EXPORT(cpu);
   DS_EXPORT(set_isa);
+  DS_EXPORT(measure);
 #undef DS_EXPORT
   binding::Ops::install(env, exports);
   return exports;
