@@ -1,4 +1,8 @@
 /** @ds/zero: train with model states cut over ranks. Knows no model by name. */
+export { CheckpointReader } from './checkpoint/checkpoint-reader';
+export { type CheckpointManifest, type StateName, stateNames } from './checkpoint/layout';
+export { loadCheckpoint } from './checkpoint/load';
+export { saveCheckpoint } from './checkpoint/save';
 export * from './config';
 export { type MicroBatch, type StepReport, type TrainableModel, ZeroEngine } from './engine/engine';
 export type { WeightSource } from './engine/initial-weights';
