@@ -102,7 +102,9 @@ TensorId Environment::allocate(uint32_t stream_id, Tensor view, uint16_t owner) 
 }
 
 Napi::Value Environment::join(Napi::Env env, uint32_t stream_id, Napi::Value value) {
-  auto settlement = new Settlement{Napi::Promise::Deferred::New(env), Napi::Reference<Napi::Value>::New(value, 1), {}};
+  auto settlement = new Settlement{Napi::Promise::Deferred::New(env), {}, {}};
+  // Node-API refers to objects only; an absent value needs no reference.
+  if (value.IsObject()) settlement->value = Napi::Reference<Napi::Value>::New(value, 1);
   Napi::Value promise = settlement->deferred.Promise();
   if (pending_joins++ == 0) settle.Ref(env);
   stream(stream_id).enqueue_join([this, settlement](std::optional<Error> error) {
@@ -113,7 +115,7 @@ Napi::Value Environment::join(Napi::Env env, uint32_t stream_id, Napi::Value val
       if (s->error)
         s->deferred.Reject(to_js(env, *s->error).Value());
       else
-        s->deferred.Resolve(s->value.Value());
+        s->deferred.Resolve(s->value.IsEmpty() ? env.Undefined() : s->value.Value());
     });
   });
   return promise;
