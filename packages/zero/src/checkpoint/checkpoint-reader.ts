@@ -12,6 +12,7 @@ import {
   parsePieceName,
   replacedPath,
   type StateName,
+  stateNames,
 } from './layout';
 
 interface StoredPiece {
@@ -82,7 +83,7 @@ export class CheckpointReader implements Disposable {
       }
     }
     for (const { name, shape } of this.manifest.parameters)
-      for (const state of ['fp32', 'exp_avg', 'exp_avg_sq'] as const) {
+      for (const state of stateNames) {
         const pieces = this.#pieces.get(`${name}/${state}`) ?? [];
         pieces.sort((a, b) => a.start - b.start);
         let covered = 0;

@@ -16,6 +16,7 @@ import {
   replacedPath,
   type StateName,
   savingPath,
+  stateNames,
   statesFileName,
 } from './layout';
 
@@ -82,10 +83,15 @@ function shardOf(storage: UnitStorage, state: StateName, rank: number): Tensor {
 
 async function writeStates(engine: ZeroEngine, saving: string): Promise<void> {
   const { group, storages } = engine;
-  const states = ['fp32', 'exp_avg', 'exp_avg_sq'] as const;
   const pieces = storages.flatMap((storage) =>
     shardRanges(storage.layout, group.rank).flatMap((range) =>
-      states.map((state) => ({ storage, range, state, start: range.parameterStart, parameter: range.parameter.name })),
+      stateNames.map((state) => ({
+        storage,
+        range,
+        state,
+        start: range.parameterStart,
+        parameter: range.parameter.name,
+      })),
     ),
   );
   const file = path.join(saving, statesFileName(group.rank, group.size));
@@ -94,7 +100,7 @@ async function writeStates(engine: ZeroEngine, saving: string): Promise<void> {
     pieces.map((piece) => ({ name: pieceName(piece), dtype: 'f32', shape: [piece.range.count] })),
   );
   for (const storage of storages)
-    for (const state of states) {
+    for (const state of stateNames) {
       using shard = keep(shardOf(storage, state, group.rank));
       const values = await shard.read<'f32'>();
       for (const piece of pieces) {
