@@ -65,6 +65,12 @@ export interface NativeOps {
   layer_norm(stream: Stream, y: Id, mean: Id, rstd: Id, sum: OptionalId, x: Id, residual: OptionalId, weight: Id, bias: Id, eps: number): void;
   // biome-ignore format: one op a line
   layer_norm_backward(stream: Stream, dx: Id, dweight: Id, dbias: Id, dy: Id, dsum: OptionalId, s: Id, mean: Id, rstd: Id, weight: Id, accumulate: boolean): void;
+  // biome-ignore format: one op a line
+  attention(stream: Stream, out: Id, lse: Id, qkv: Id, slopes: OptionalId, mask: OptionalId, heads: number, scale: number, causal: boolean, dropout: number, seed: number, offset: number): void;
+  // biome-ignore format: one op a line
+  attention_backward(stream: Stream, dqkv: Id, dout: Id, qkv: Id, out: Id, lse: Id, slopes: OptionalId, mask: OptionalId, heads: number, scale: number, causal: boolean, dropout: number, seed: number, offset: number): void;
+  // biome-ignore format: one op a line
+  attention_cached(stream: Stream, out: Id, keys: Id, values: Id, qkv: Id, slopes: OptionalId, mask: OptionalId, heads: number, past: number, scale: number): void;
 }
 
 export type Native = NativeRuntime & NativeOps;

@@ -4,6 +4,7 @@ import { native } from './loader';
 export { Device, type DeviceName, device, type Event, Stream, withOwner } from './device';
 export { DsError, type DsErrorCode, type DsErrorFields } from './errors';
 export * from './ops/adamw';
+export * from './ops/attention';
 export * from './ops/cast';
 export * from './ops/cross-entropy';
 export * from './ops/dropout';

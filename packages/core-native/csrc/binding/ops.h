@@ -1,5 +1,7 @@
 // The table of ops: one row each. Adding an op is one include and one row here, and its twin in src/binding.ts.
 #pragma once
+#include "../kernels/attention/attention.h"
+#include "../kernels/attention/attention_cached.h"
 #include "../kernels/elementwise/dropout.h"
 #include "../kernels/elementwise/elementwise.h"
 #include "../kernels/embedding/embedding.h"
@@ -29,6 +31,9 @@ using Ops = OpTable<      //
     Argmax,               //
     AdamW,                //
     LayerNorm,            //
-    LayerNormBackward>;
+    LayerNormBackward,    //
+    Attention,            //
+    AttentionBackward,    //
+    AttentionCached>;
 
 }  // namespace ds::binding

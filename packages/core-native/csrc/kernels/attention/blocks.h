@@ -1,0 +1,183 @@
+// What the attention kernels share: how queries and keys are cut, packed and scored.
+//
+// Queries are the lanes: a strip of kStrip queries meets blocks of kKeyBlock keys, scores lie as [key, query], so that
+// maxima and sums over keys need no work across lanes and a query's bits do not depend on its neighbours.
+// Scores are held in units of log 2: the query is multiplied by scale * log2(e) when it is packed.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "../common/vec.h"
+#include "attention.h"
+
+namespace ds::DS_ISA {
+
+constexpr int64_t kKeyBlock = 64;
+#if defined(__AVX512F__)
+constexpr int64_t kStrip = 64;
+#else
+constexpr int64_t kStrip = 48;
+#endif
+static_assert(kStrip % kLanes == 0);
+
+constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+// 2^-100 = 8e-31: far below what f32 resolves beside a term of size 1, and far enough above its smallest normal number
+// that products with values and gradients stay clear of subnormals, which are slow.
+constexpr float kNegligible = -100.0f;
+
+inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// 2^x for x <= 0 (a little above is fine) within 1 ulp, 0 below 2^-100. Polynomial: minimax in relative error on
+// [-1/2, 1/2] with the constant fixed to 1, so that 2^0 is exact.
+inline Vec exp2_negative(Vec x) {
+  const float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
+  Vec shifted = x + kMagic, r = x - (shifted - kMagic);
+  Vec p = splat(1.5353361959569156e-4f);
+  p = p * r + 1.3398875016719103e-3f;
+  p = p * r + 9.61843691766262e-3f;
+  p = p * r + 5.5503323674201965e-2f;
+  p = p * r + 0.24022647738456726f;
+  p = p * r + 0.6931471824645996f;
+  p = p * r + 1.0f;
+  Vec power = as_float((as_int(shifted) << 23) + as_int(p));
+  return select(x < kNegligible, Vec{}, power);
+}
+
+// Memory of a thread for its blocks: grows to the largest request and is reused.
+inline float* scratch(int64_t floats) {
+  struct Free {
+    void operator()(float* p) const { ::operator delete[](p, std::align_val_t(64)); }
+  };
+  thread_local std::unique_ptr<float[], Free> memory;
+  thread_local int64_t size = 0;
+  if (floats > size) {
+    memory.reset();
+    memory.reset(static_cast<float*>(::operator new[](size_t(floats) * 4, std::align_val_t(64))));
+    size = floats;
+  }
+  return memory.get();
+}
+
+// Hands out pieces of the scratch memory, each on a cache line. Without memory it only counts.
+struct Pieces {
+  float* at;
+  int64_t used = 0;
+  float* take(int64_t floats) {
+    float* piece = at ? at + used : nullptr;
+    used += round_up(floats, 16);
+    return piece;
+  }
+};
+
+// Makes a Layout, a struct that takes its arrays from the Pieces it is made with, in the thread's scratch memory.
+template <class Layout>
+Layout in_scratch(auto... sizes) {
+  Pieces counted{nullptr};
+  Layout{counted, sizes...};
+  Pieces pieces{scratch(counted.used)};
+  return Layout{pieces, sizes...};
+}
+
+// Rows of D elements, `stride` elements apart.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t stride;
+  T* row(int64_t i) const { return data + i * stride; }
+};
+
+// Query, key or value (0, 1, 2) rows of a head in a fused [B, T, H, 3, D] tensor.
+template <class T>
+Rows<T> head_rows(const Tensor& qkv, const AttentionShape& s, int64_t b, int64_t h, int64_t which) {
+  return {qkv.as<T>() + ((b * s.T * s.H + h) * 3 + which) * s.D, 3 * s.H * s.D};
+}
+template <class T>
+Rows<T> out_rows(const Tensor& out, const AttentionShape& s, int64_t b, int64_t h) {
+  return {out.as<T>() + (b * s.T * s.H + h) * s.D, s.H * s.D};
+}
+
+// n rows to f32 [n, ld], D..ld filled with zeros; times `factor`.
+template <class T>
+void pack_rows(const Rows<T>& from, int64_t first, int64_t n, int64_t D, float* to, int64_t ld, float factor = 1) {
+  for (int64_t i = 0; i < n; ++i) {
+    const T* row = from.row(first + i);
+    float* target = to + i * ld;
+    for_lanes(D, [&](auto load_at, auto store_at) { store_at(target, load_at(row) * factor); });
+    for (int64_t d = D; d < ld; ++d) target[d] = 0;
+  }
+}
+
+// n rows to f32 columns [D, ld], n..ld filled with zeros; times `factor`.
+template <class T>
+void pack_columns(const Rows<T>& from, int64_t first, int64_t n, int64_t D, float* to, int64_t ld, float factor) {
+  float row[kLanes];
+  for (int64_t i = 0; i < n; ++i) {
+    const T* source = from.row(first + i);
+    for (int64_t d = 0; d < D; d += kLanes) {
+      int64_t count = std::min<int64_t>(kLanes, D - d);
+      store(row, (count == kLanes ? load(source + d) : load_tail(source + d, count)) * factor);
+      for (int64_t e = 0; e < count; ++e) to[(d + e) * ld + i] = row[e];
+    }
+  }
+  if (n < ld)
+    for (int64_t d = 0; d < D; ++d) std::fill(to + d * ld + n, to + (d + 1) * ld, 0.0f);
+}
+
+template <class T>
+float squared_norm(const T* row, int64_t D) {
+  Vec total{};
+  for_lanes(D, [&](auto load_at, auto) {
+    Vec x = load_at(row);
+    total = x * x + total;
+  });
+  return sum(total);
+}
+
+// Which keys of a sequence count, and where they stand: position[j] = max(0, real tokens up to j - 1).
+class Places {
+ public:
+  // mask: [B, stride] u8 with at least T columns, or null.
+  Places(const uint8_t* mask, int64_t stride, int64_t B, int64_t T) : mask_(mask), stride_(stride), T_(T) {
+    position_.resize(size_t(mask ? B * T : T));
+    for (int64_t b = 0; b < (mask ? B : 1); ++b)
+      for (int64_t j = 0, real = 0; j < T; ++j) {
+        real += !mask || mask[b * stride + j] != 0;
+        position_[size_t(b * T + j)] = float(std::max<int64_t>(0, real - 1));
+      }
+  }
+  const float* position(int64_t b) const { return position_.data() + (mask_ ? b * T_ : 0); }
+  // Null when every key counts.
+  const uint8_t* mask(int64_t b) const { return mask_ ? mask_ + b * stride_ : nullptr; }
+
+ private:
+  const uint8_t* mask_;
+  int64_t stride_, T_;
+  std::vector<float> position_;
+};
+
+// The bias and the visibility of one head, in units of log 2.
+struct Sight {
+  bool causal;
+  float slope;            // times log2(e)
+  const float* position;  // [T]
+  const uint8_t* mask;    // [T] or null
+
+  // The largest bias that a key of [first, first + n) has for a query at position 0; positions never fall.
+  float largest_bias(int64_t first, int64_t n) const {
+    return std::max(slope * position[first], slope * position[first + n - 1]);
+  }
+  bool all_visible(int64_t first, int64_t n) const {
+    return !mask || std::find(mask + first, mask + first + n, uint8_t(0)) == mask + first + n;
+  }
+};
+
+inline IVec lane_numbers() {
+  IVec v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = i;
+  return v;
+}
+
+}  // namespace ds::DS_ISA

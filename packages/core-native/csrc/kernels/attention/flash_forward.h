@@ -1,0 +1,155 @@
+// The forward pass of attention for one head: strips of queries against blocks of keys, the newest block first, with
+// the softmax kept online. Shared by attention() and by attention_cached(), so that both give the same bits.
+#pragma once
+#include "block_product.h"
+#include "blocks.h"
+#include "keep_bits.h"
+#include "key_norms.h"
+
+namespace ds::DS_ISA {
+
+constexpr int64_t kStripsPerChunk = 4;
+
+// A strip of queries on its way through the keys. Arrays of `width` hold one number a query.
+struct Strip {
+  int64_t first, rows, width;  // queries first .. first + rows - 1, rounded up to whole vectors
+  float* query;                // [D, width]
+  float* sum;                  // [D, width]: sum over keys of probability * value, relative to `largest`
+  float *largest, *total;      // the largest score so far, and the sum of 2^(score - largest)
+  float *position, *norm;      // position of the query; |query|
+  float* shrink;               // what the last block made of the older sums
+
+  Strip(Pieces& pieces, int64_t D)
+      : first(0), rows(0), width(kStrip), query(pieces.take(D * kStrip)), sum(pieces.take(D * kStrip)) {
+    for (float** array : {&largest, &total, &position, &norm, &shrink}) *array = pieces.take(kStrip);
+  }
+  template <class T>
+  void start(const Rows<const T>& queries, int64_t from, int64_t n, int64_t offset, int64_t D, float factor,
+             const Sight& sight) {
+    first = offset + from, rows = n, width = round_up(n, kLanes);
+    pack_columns(queries, from, n, D, query, width, factor);
+    std::fill(sum, sum + D * width, 0.0f);
+    std::fill(largest, largest + width, -INFINITY);
+    std::fill(total, total + width, 0.0f);
+    for (int64_t i = 0; i < width; ++i) {
+      position[i] = sight.position[first + std::min(i, n - 1)];
+      norm[i] = i < n ? std::sqrt(squared_norm(queries.row(from + i), D)) * std::fabs(factor) : 0.0f;
+    }
+  }
+  // Whether every probability of a block is negligible beside the largest one so far; then visiting it would change no
+  // bit. By Cauchy and Schwarz no score passes |query| * |key| + bias; one per cent covers the rounding of the product.
+  bool may_skip(float key_norm, float largest_bias, float slope) const {
+    for (int64_t i = 0; i < width; i += kLanes) {
+      Vec bound = load(norm + i) * (1.01f * key_norm) + (largest_bias - slope * load(position + i));
+      IVec negligible = bound - load(largest + i) < kNegligible - 1.0f;
+      for (int lane = 0; lane < kLanes; ++lane)
+        if (!negligible[lane]) return false;
+    }
+    return true;
+  }
+};
+
+// Turns raw scores [n, width] of the keys first .. first + n - 1 into probabilities relative to the new maximum.
+template <bool biased, bool masked>
+void soften_columns(const Strip& strip, const Sight& sight, int64_t first, int64_t n, float* scores) {
+  for (int64_t c = 0; c < strip.width; c += kLanes) {
+    float* column = scores + c;
+    Vec position = load(strip.position + c);
+    IVec query = lane_numbers() + int32_t(strip.first + c);
+    Vec largest[4] = {splat(-INFINITY), splat(-INFINITY), splat(-INFINITY), splat(-INFINITY)};
+    for (int64_t j = 0; j < n; ++j) {
+      Vec x = load(column + j * strip.width);
+      if constexpr (biased) x = sight.slope * (sight.position[first + j] - position) + x;
+      if constexpr (masked) {
+        bool hidden = sight.mask && !sight.mask[first + j];
+        x = hidden ? splat(-INFINITY) : x;
+        if (sight.causal) x = select(query >= int32_t(first + j), x, splat(-INFINITY));
+      }
+      if constexpr (biased || masked) store(column + j * strip.width, x);
+      largest[j % 4] = max(x, largest[j % 4]);
+    }
+    Vec before = load(strip.largest + c);
+    Vec after = max(max(max(largest[0], largest[1]), max(largest[2], largest[3])), before);
+    Vec base = select(after > -INFINITY, after, Vec{});  // no key seen yet: -inf - 0 instead of -inf + inf
+    Vec part[4] = {};
+    for (int64_t j = 0; j < n; ++j) {
+      Vec p = exp2_negative(load(column + j * strip.width) - base);
+      store(column + j * strip.width, p);
+      part[j % 4] += p;
+    }
+    Vec shrink = exp2_negative(before - base);
+    store(strip.shrink + c, shrink);
+    store(strip.largest + c, after);
+    store(strip.total + c, load(strip.total + c) * shrink + ((part[0] + part[1]) + (part[2] + part[3])));
+  }
+}
+
+// Lets a strip see the keys first .. first + n - 1, given as k, v [n, D].
+inline void attend(const Strip& strip, const Sight& sight, int64_t first, int64_t n, int64_t D, const float* k,
+                   const float* v, float* scores, KeepBits* keep) {
+  int64_t width = strip.width;
+  if (sight.causal) n = std::min(n, strip.first + strip.rows - first);
+  block_product<From::zero>({k, D, 1}, n, width, D, strip.query, width, scores, width);
+  bool masked = (sight.causal && first + n - 1 > strip.first) || !sight.all_visible(first, n);
+  bool biased = sight.slope != 0;
+  if (biased) {
+    masked ? soften_columns<true, true>(strip, sight, first, n, scores)
+           : soften_columns<true, false>(strip, sight, first, n, scores);
+  } else {
+    masked ? soften_columns<false, true>(strip, sight, first, n, scores)
+           : soften_columns<false, false>(strip, sight, first, n, scores);
+  }
+  if (keep) keep->drop(scores, strip.first, strip.rows, width, first, n);
+  block_product<From::itself_times>({v, 1, D}, D, width, n, scores, width, strip.sum, width, strip.shrink);
+}
+
+struct ForwardBlocks {
+  float *k, *v;   // [kKeyBlock, D]
+  float* scores;  // [kKeyBlock, kStrip]
+  Strip strips[kStripsPerChunk];
+  int64_t count = 0;  // of strips in use
+
+  ForwardBlocks(Pieces& pieces, int64_t D)
+      : k(pieces.take(kKeyBlock * D)),
+        v(pieces.take(kKeyBlock * D)),
+        scores(pieces.take(kKeyBlock * kStrip)),
+        strips{{pieces, D}, {pieces, D}, {pieces, D}, {pieces, D}} {}
+};
+
+// Lets the strips see keys 0 .. keys - 1 of a head. pack(first, n, k, v) fetches n keys and values as [n, D].
+// The newest block comes first: with ALiBi it holds the largest scores, which make the far blocks negligible.
+template <class Pack>
+void attend_all(ForwardBlocks& w, const Sight& sight, int64_t keys, int64_t D, const KeyNorms& norms, int64_t head,
+                KeepBits* keep, Pack&& pack) {
+  for (int64_t first = (keys - 1) / kKeyBlock * kKeyBlock; first >= 0; first -= kKeyBlock) {
+    int64_t n = std::min(kKeyBlock, keys - first);
+    bool packed = false;
+    for (int64_t i = 0; i < w.count; ++i) {
+      const Strip& strip = w.strips[i];
+      if (sight.causal && first >= strip.first + strip.rows) continue;
+      if (norms && strip.may_skip(norms.of(head, first / kKeyBlock), sight.largest_bias(first, n), sight.slope))
+        continue;
+      if (!packed) pack(first, n, w.k, w.v);
+      packed = true;
+      attend(strip, sight, first, n, D, w.k, w.v, w.scores, keep);
+    }
+  }
+}
+
+// Divides by the totals (times `factor`), rounds and writes the outputs; lse [rows] may be null.
+template <class T>
+void finish(const Strip& strip, int64_t D, float factor, const Rows<T>& out, int64_t from, float* lse) {
+  for (int64_t i = 0; i < strip.rows; ++i) {
+    float total = strip.total[i], scale = total == 0 ? 0 : factor / total;
+    T* row = out.row(from + i);
+    float values[kLanes];
+    for (int64_t d = 0; d < D; d += kLanes) {
+      int64_t count = std::min<int64_t>(kLanes, D - d);
+      for (int64_t e = 0; e < count; ++e) values[e] = strip.sum[(d + e) * strip.width + i] * scale;
+      count == kLanes ? store(row + d, load(values)) : store_tail(row + d, load_tail(values, count), count);
+    }
+    if (lse) lse[i] = total == 0 ? -INFINITY : strip.largest[i] * kLn2 + std::log(total);
+  }
+}
+
+}  // namespace ds::DS_ISA
