@@ -13,8 +13,11 @@ export {
   bloomParameterCount,
   bloomPresets,
 } from './models/bloom/config';
-export { Bloom, type BloomBatch, type BloomTraining } from './models/bloom/model';
+export { Bloom } from './models/bloom/model';
 export { exportedName, matchBloomNames } from './models/bloom/names';
 export { KeyValueCache, type KeyValueCacheOptions } from './models/cache';
+export type { CausalLM, CausalLMBatch, CausalLMShape, CausalLMTraining } from './models/causal-lm';
+export { familyOf, type ModelFamily, modelFamilies } from './models/families';
+export { FullStorage, type FullStorageOptions, holdFull, type UnitBuffers } from './module/full-storage';
 export { type Initializer, Parameter, type ParameterSpec } from './module/parameter';
 export { runUse, type Unit, type UnitObserver, type UnitUse, withObserver } from './module/unit';

@@ -85,6 +85,14 @@ export function bloomConfigFromJson(json: Json, source = 'config.json'): BloomCo
       actual: JSON.stringify(json.model_type),
       hint: 'BLOOM is the one model family so far',
     });
+  if (json.tie_word_embeddings === false)
+    throw new DsError({
+      code: 'UNSUPPORTED',
+      op: source,
+      expected: 'tie_word_embeddings true',
+      actual: 'false',
+      hint: 'every released BLOOM shares the embedding with the head; one with a head of its own is not built',
+    });
   const config: BloomConfig = {
     vocabSize: pick(json, ['vocab_size'], source),
     hiddenSize: pick(json, ['hidden_size', 'n_embed'], source),

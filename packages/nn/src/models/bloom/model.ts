@@ -4,7 +4,7 @@
  * The model is a description: units, their parameters, and the order in which they act. It holds no memory of its own
  * but the ALiBi slopes; an engine puts the parameters in place (see `Parameter`).
  */
-import { adopt, alibiSlopes, type Device, keep, linear, Tensor } from '@ds/core-native';
+import { adopt, alibiSlopes, keep, linear, Tensor } from '@ds/core-native';
 import { type AttentionParameters, attentionBlock, attentionBlockCached } from '../../functional/attention-block';
 import { embedding } from '../../functional/embedding';
 import { headLoss } from '../../functional/head-loss';
@@ -14,23 +14,8 @@ import { type MlpParameters, mlpBlock } from '../../functional/mlp-block';
 import { type Initializer, Parameter } from '../../module/parameter';
 import { runUse, type Unit, type UnitUse } from '../../module/unit';
 import type { KeyValueCache } from '../cache';
+import type { CausalLM, CausalLMBatch, CausalLMShape, CausalLMTraining } from '../causal-lm';
 import type { BloomConfig } from './config';
-
-export interface BloomBatch {
-  /** [B, T] i32 */
-  ids: Tensor;
-  /** [B, T] u8: 1 where a token is real. Absent: all are. */
-  mask?: Tensor;
-}
-
-export interface BloomTraining extends BloomBatch {
-  /** [B, T] i32: the token that follows each one; -100 is not counted. */
-  targets: Tensor;
-  /** The gradients are those of scale * sum(losses). */
-  scale: number;
-  /** Seeds dropout; every (step, micro-batch, rank) needs another one. Without it there is no dropout. */
-  dropoutSeed?: number;
-}
 
 interface Block {
   use: UnitUse;
@@ -38,8 +23,9 @@ interface Block {
   mlp: MlpParameters;
 }
 
-export class Bloom {
+export class Bloom implements CausalLM {
   readonly config: BloomConfig;
+  readonly shape: CausalLMShape;
   /** In the order of their first use. */
   readonly units: readonly Unit[];
   /** The fixed order in which units act in a forward pass. */
@@ -48,11 +34,12 @@ export class Bloom {
   readonly #embeddingNorm: NormParameters;
   readonly #blocks: readonly Block[];
   readonly #finalNorm: NormParameters;
-  readonly #slopes = new Map<Device, Tensor>();
+  readonly #slopes = new Map<string, Tensor>();
 
   constructor(config: BloomConfig) {
     this.config = config;
     const { vocabSize: V, hiddenSize: C, layers: L, initializerRange: std } = config;
+    this.shape = { ...config, headSize: C / config.heads };
     const units: Unit[] = [];
     const uses: UnitUse[] = [];
     const unit = (name: string, parameters: Parameter[]): Unit => {
@@ -110,7 +97,7 @@ export class Bloom {
   }
 
   /** Gives the losses [B*T] f32, one a token; records on the current tape. */
-  loss(batch: BloomTraining): Tensor {
+  loss(batch: CausalLMTraining): Tensor {
     const x = this.#trunk(batch, (h, i) => this.#block(h, i, batch));
     const losses = runUse(this.uses.at(-1)!, () =>
       headLoss(x, this.#table, batch.targets.view([batch.targets.numel]), { scale: batch.scale }),
@@ -123,7 +110,7 @@ export class Bloom {
    * Gives the hidden states behind the final norm, [B*T, C].
    * @param onHidden hears every stage by name (word_embeddings, word_embeddings_layernorm, h.0, ..., ln_f); for inspection
    */
-  hidden(batch: BloomBatch, onHidden?: (name: string, x: Tensor) => void): Tensor {
+  hidden(batch: CausalLMBatch, onHidden?: (name: string, x: Tensor) => void): Tensor {
     return this.#trunk(batch, (h, i) => this.#block(h, i, batch), onHidden);
   }
 
@@ -150,7 +137,7 @@ export class Bloom {
   }
 
   #trunk(
-    batch: BloomBatch,
+    batch: CausalLMBatch,
     block: (h: Tensor, i: number) => Tensor,
     onHidden: (name: string, x: Tensor) => void = () => {},
   ): Tensor {
@@ -171,7 +158,7 @@ export class Bloom {
     return adopt(x);
   }
 
-  #block(x: Tensor, i: number, batch: BloomBatch & { dropoutSeed?: number }): Tensor {
+  #block(x: Tensor, i: number, batch: CausalLMBatch & { dropoutSeed?: number }): Tensor {
     const { attention, mlp } = this.#blocks[i]!;
     const { hiddenDropout, attentionDropout } = this.config;
     const seed = batch.dropoutSeed;
@@ -183,7 +170,7 @@ export class Bloom {
     const afterMlp = choice(hiddenDropout, 2);
     const h = attentionBlock(x, attention, {
       batch: batch.ids.dim(0),
-      slopes: this.#slopesOn(x.device),
+      slopes: this.#slopesFor(x),
       ...(batch.mask ? { mask: batch.mask } : {}),
       ...(inAttention ? { attentionDropout: inAttention } : {}),
       ...(afterAttention ? { hiddenDropout: afterAttention } : {}),
@@ -195,7 +182,7 @@ export class Bloom {
     const { attention, mlp } = this.#blocks[i]!;
     const h = attentionBlockCached(x, attention, {
       batch: cache.batch,
-      slopes: this.#slopesOn(x.device),
+      slopes: this.#slopesFor(x),
       keys: cache.keys[i]!,
       values: cache.values[i]!,
       past,
@@ -204,11 +191,14 @@ export class Bloom {
     return mlpBlock(h, mlp);
   }
 
-  #slopesOn(device: Device): Tensor {
-    let slopes = this.#slopes.get(device);
+  /** The slopes beside activations `x`: f32, or f64 beside f64. */
+  #slopesFor({ device, dtype }: Tensor): Tensor {
+    const wide = dtype === 'f64' ? 'f64' : 'f32';
+    const key = `${device.name} ${wide}`;
+    let slopes = this.#slopes.get(key);
     if (!slopes) {
-      slopes = keep(Tensor.from(alibiSlopes(this.config.heads), [this.config.heads], { device }));
-      this.#slopes.set(device, slopes);
+      slopes = keep(Tensor.from(alibiSlopes(this.config.heads), [this.config.heads], { device, dtype: wide }));
+      this.#slopes.set(key, slopes);
     }
     return slopes;
   }

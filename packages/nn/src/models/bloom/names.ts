@@ -15,7 +15,19 @@ export function matchBloomNames(
   source: string,
 ): Map<string, string> {
   const byName = new Map<string, string>();
-  for (const name of present) byName.set(name.startsWith(prefix) ? name.slice(prefix.length) : name, name);
+  for (const name of present) {
+    const bare = name.startsWith(prefix) ? name.slice(prefix.length) : name;
+    const twin = byName.get(bare);
+    if (twin !== undefined)
+      throw new DsError({
+        code: 'FORMAT',
+        op: source,
+        expected: `the tensor ${bare} once`,
+        actual: `${twin} and ${name}`,
+        hint: 'with and without prefix they are the same parameter: remove one',
+      });
+    byName.set(bare, name);
+  }
   const missing = wanted.filter((name) => !byName.has(name));
   const known = new Set([...wanted, tiedHead]);
   const extra = [...byName.keys()].filter((name) => !known.has(name));
@@ -26,7 +38,7 @@ export function matchBloomNames(
       code: 'FORMAT',
       op: source,
       expected: `the tensors ${list(missing)}`,
-      actual: `${present.length} others`,
+      actual: extra.length > 0 ? `${list(extra)} instead` : `only the ${present.length} others`,
       hint: 'the weights do not belong to this config.json: another size, or an incomplete download',
     });
   if (extra.length > 0)
