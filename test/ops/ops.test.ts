@@ -1,17 +1,20 @@
-/** Walks every `<op>.cases.ts`: values on `cpu` against the specification, and gradients against finite differences. */
-import { readdirSync } from 'node:fs';
-import path from 'node:path';
+/**
+ * Walks every `<op>.cases.ts`: values on `cpu` against the specification with every instruction set, bits against the
+ * number of threads, and gradients against finite differences.
+ */
+import { cpuFeatures, setThreads, threads } from '@ds/core-native';
 import type { OpCase, OpCases } from '../../packages/core-native/csrc/kernels/common/cases';
-import { expectClose, expectGradient, makeInputs, runCase } from './compare';
+import { native } from '../../packages/core-native/src/loader';
+import { expectClose, expectGradient, makeInputs, type Outcome, runCase, type Values } from './compare';
+import { allSpecs } from './specs';
 
-const kernels = path.resolve(__dirname, '../../packages/core-native/csrc/kernels');
+const { isa: best, supported } = cpuFeatures();
+const allThreads = threads();
 
-function allSpecs(): OpCases[] {
-  return readdirSync(kernels, { recursive: true, encoding: 'utf8' })
-    .filter((file) => file.endsWith('.cases.ts'))
-    .sort()
-    .flatMap((file) => Object.values(require(path.join(kernels, file)) as Record<string, OpCases>));
-}
+afterEach(() => {
+  setThreads(allThreads);
+  native.set_isa(best);
+});
 
 /** Finite differences call the forward twice per element: only small cases, and f64 makes the dtype irrelevant. */
 function isSmall(c: OpCase): boolean {
@@ -19,27 +22,62 @@ function isSmall(c: OpCase): boolean {
   return c.dtype === 'f32' && elements > 0 && elements <= 400;
 }
 
+interface Reference {
+  values: Values;
+  /** The specification in f64, and at the case's own precision. */
+  exact: Outcome;
+  low: Outcome;
+}
+
+let last: { c: OpCase; reference: Promise<Reference> } | undefined;
+
+/** What the tests of one case, which follow each other, compare with. */
+function referenceOf(spec: OpCases, c: OpCase): Promise<Reference> {
+  const make = async (): Promise<Reference> => {
+    const values = makeInputs(c);
+    const exact = await runCase(spec, c, values, 'ref', true);
+    return { values, exact, low: await runCase(spec, c, values, 'ref', false) };
+  };
+  if (last?.c !== c) last = { c, reference: make() };
+  return last.reference;
+}
+
+/** Tells the first element whose bits differ; NaN equals NaN. */
+function firstDifference(a: Outcome, b: Outcome): string | undefined {
+  for (const kind of ['outputs', 'gradients'] as const)
+    for (const [name, values] of Object.entries(a[kind])) {
+      const at = values.findIndex((x, i) => !Object.is(x, b[kind][name]![i]));
+      if (at >= 0) return `${kind} ${name}[${at}]: ${values[at]} and ${b[kind][name]![at]}`;
+    }
+  return undefined;
+}
+
 for (const spec of allSpecs()) {
   describe(spec.op, () => {
     for (const c of spec.cases.filter((c) => !c.bench)) {
-      it(`equals the specification on cpu: ${c.name}`, async () => {
-        const values = makeInputs(c);
-        const exact = await runCase(spec, c, values, 'ref', true);
-        const low = await runCase(spec, c, values, 'ref', false);
-        const cpu = await runCase(spec, c, values, 'cpu', false);
-        const size = { terms: spec.sumLength?.(c) ?? 1, scale: c.termScale };
-        for (const name of Object.keys(exact.outputs))
-          expectClose(name, cpu.dtypes[name]!, cpu.outputs[name]!, low.outputs[name]!, exact.outputs[name]!, size);
-        for (const name of Object.keys(exact.gradients))
-          expectClose(
-            `d${name}`,
-            cpu.dtypes[`d${name}`]!,
-            cpu.gradients[name]!,
-            low.gradients[name]!,
-            exact.gradients[name]!,
-            size,
-          );
-      });
+      for (const isa of supported) {
+        it(`equals the specification on cpu with ${isa}: ${c.name}`, async () => {
+          const { values, exact, low } = await referenceOf(spec, c);
+          native.set_isa(isa);
+          const cpu = await runCase(spec, c, values, 'cpu', false);
+          const size = { terms: spec.sumLength?.(c) ?? 1, scale: c.termScale };
+          for (const kind of ['outputs', 'gradients'] as const)
+            for (const name of Object.keys(exact[kind])) {
+              const what = kind === 'outputs' ? name : `d${name}`;
+              expectClose(what, cpu.dtypes[what]!, cpu[kind][name]!, low[kind][name]!, exact[kind][name]!, size);
+            }
+        }, 30000);
+      }
+
+      it(`gives the same bits with 1, 2 and 3 threads: ${c.name}`, async () => {
+        const { values } = await referenceOf(spec, c);
+        setThreads(1);
+        const one = await runCase(spec, c, values, 'cpu', false);
+        for (const count of [2, 3]) {
+          setThreads(count);
+          expect(firstDifference(one, await runCase(spec, c, values, 'cpu', false))).toBeUndefined();
+        }
+      }, 30000);
     }
     if (spec.backward) {
       for (const c of spec.cases.filter(isSmall)) {
