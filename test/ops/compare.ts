@@ -17,7 +17,8 @@ export function makeInputs(c: OpCase, seed = 1): Values {
     Object.entries(c.inputs).map(([name, input]) => {
       const dtype = input.dtype ?? c.dtype;
       const n = input.shape.reduce((a, b) => a * b, 1);
-      const raw = Float64Array.from({ length: n }, (_, i) => (input.value ? input.value(random, i) : random.normal()));
+      const raw = new Float64Array(n);
+      for (let i = 0; i < n; i++) raw[i] = input.value ? input.value(random, i) : random.normal();
       return [name, unpackNumbers(dtype, packNumbers(dtype, raw))];
     }),
   );
@@ -36,7 +37,9 @@ function upload(c: OpCase, values: Values, device: DeviceName, wide: boolean): T
 /** Weights that turn the outputs into one number, whose gradient is checked. */
 function outputWeights(name: string, n: number): Float64Array {
   const random = new Random(name.length * 7919 + n);
-  return Float64Array.from({ length: n }, () => random.normal());
+  const weights = new Float64Array(n);
+  for (let i = 0; i < n; i++) weights[i] = random.normal();
+  return weights;
 }
 
 export interface Outcome {

@@ -83,6 +83,9 @@ export function packNumbers(dtype: DType, values: ArrayLike<number>): TypedArray
 
 /** Widens packed values of `dtype` to f64 (exact). */
 export function unpackNumbers(dtype: DType, packed: TypedArray): Float64Array {
-  const convert = dtype === 'bf16' ? bf16ToNumber : dtype === 'f16' ? f16ToNumber : (x: number) => x;
-  return Float64Array.from(packed, convert);
+  const numbers = new Float64Array(packed);
+  if (dtype !== 'bf16' && dtype !== 'f16') return numbers;
+  const convert = dtype === 'bf16' ? bf16ToNumber : f16ToNumber;
+  for (let i = 0; i < numbers.length; i++) numbers[i] = convert(numbers[i]!);
+  return numbers;
 }
