@@ -4,8 +4,9 @@ import { type DeepSpeedConfig, parseDeepSpeedConfig } from './config';
 import { type TrainableModel, ZeroEngine } from './engine/engine';
 import type { WeightSource } from './engine/initial-weights';
 import type { DecayGroups } from './engine/optimizer';
-import { stagePolicies } from './partition/policy';
-import { layoutUnit } from './partition/unit-layout';
+import type { ZeroStage } from './estimate';
+import { type ShardPolicy, stagePolicies } from './partition/policy';
+import { layoutUnit, type UnitLayout } from './partition/unit-layout';
 import { makePlan, type Plan, planHash } from './plan/plan';
 
 export interface InitializeOptions {
@@ -44,13 +45,10 @@ export async function initialize(options: InitializeOptions): Promise<ZeroEngine
 /** Makes the plan of a config for a model. Pure: nothing is allocated. */
 export function planFor(model: Pick<TrainableModel, 'units' | 'uses'>, config: DeepSpeedConfig): Plan {
   const { zero, world } = config;
+  const layouts = model.units.map((unit) => layoutUnit(unit, world));
+  const all = layouts.reduce((sum, layout) => sum + layout.elements, 0);
   const threshold = resolve(zero.persistenceThresholdElements, 0);
-  const units = model.units.map((unit) => {
-    const layout = layoutUnit(unit, world);
-    // A unit below the threshold stays whole, as at stage 2.
-    const stage = zero.stage === 3 && layout.elements < threshold ? 2 : zero.stage;
-    return { layout, policy: stagePolicies[stage] };
-  });
+  const units = layouts.map((layout) => ({ layout, policy: policyOf(layout, all, zero.stage, threshold) }));
   // Looking one block ahead hides its gather behind the block at work; the embedding is too large to hold early.
   const elements = units.map(({ layout }) => layout.elements).sort((a, b) => a - b);
   const median = elements[Math.floor(elements.length / 2)] ?? 0;
@@ -62,6 +60,15 @@ export function planFor(model: Pick<TrainableModel, 'units' | 'uses'>, config: D
     allgatherBucketElements: resolve(zero.allgatherBucketElements, 0),
     overlap: zero.overlapComm,
   });
+}
+
+/** The stage's row, but for units that cutting would make dearer. */
+function policyOf({ elements, world }: UnitLayout, all: number, stage: ZeroStage, threshold: number): ShardPolicy {
+  // One rank's part is everything.
+  if (world === 1) return stagePolicies[0];
+  // A unit larger than all others N-1 times over takes more room when it is gathered than all shards save.
+  const dominates = elements > (world - 1) * (all - elements);
+  return stage === 3 && (elements < threshold || dominates) ? stagePolicies[2] : stagePolicies[stage];
 }
 
 async function expectSamePlan(plan: Plan, group: ProcessGroup): Promise<void> {

@@ -4,7 +4,7 @@
  * What is special about a ZeRO stage stands in the plan and in the storages; the algorithm below is that of plain data
  * parallel training.
  */
-import { type Device, DsError, dtypeBytes, keep, type ProcessGroup, Tensor, withOwner } from '@ds/core-native';
+import { type Device, DsError, dtypeBytes, keep, type ProcessGroup, scope, Tensor, withOwner } from '@ds/core-native';
 import { Tape, type Unit, type UnitUse, withObserver } from '@ds/nn';
 import type { DeepSpeedConfig } from '../config';
 import { modelStateOwners, owners, UnitStorage } from '../partition/unit-storage';
@@ -168,6 +168,7 @@ export class ZeroEngine implements Disposable {
       this.#executor.step();
       this.scheduler.advance();
     }
+    for (const storage of this.storages) storage.closeGradShard();
     const sent = this.group.counters().bytes;
     const bytesSent = sent - this.#bytesSentBefore;
     this.#bytesSentBefore = sent;
@@ -214,10 +215,10 @@ export class ZeroEngine implements Disposable {
     await this.device.defaultStream.join();
   }
 
-  /** Bytes of weights, gradients and optimizer states that this rank holds. */
+  /** Bytes of weights, gradients and optimizer states that this rank holds while a step needs them all. */
   modelStateBytes(): number {
     const booked = this.device.account().owners;
-    return modelStateOwners.reduce((sum, owner) => sum + (booked[owner]?.live ?? 0), 0);
+    return modelStateOwners.reduce((sum, owner) => sum + (booked[owner]?.peak ?? 0), 0);
   }
 
   /** What the plan says a step sends, the few numbers of `StepMetrics` left out. */
@@ -250,7 +251,7 @@ export class ZeroEngine implements Disposable {
     return withOwner(owners.activations, () => {
       using idTensor = keep(Tensor.from(ids, shape, options));
       using targetTensor = keep(Tensor.from(targets, shape, options));
-      return keep(withObserver(this.#executor, () => run({ ids: idTensor, targets: targetTensor })));
+      return keep(scope(() => withObserver(this.#executor, () => run({ ids: idTensor, targets: targetTensor }))));
     });
   }
 

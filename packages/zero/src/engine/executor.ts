@@ -134,8 +134,9 @@ export class Executor implements UnitObserver {
         return;
       case 'reduce': {
         storage.fillMissingGradients();
+        const shard = storage.openGradShard();
         const reduce = () =>
-          group.reduceScatter(storage.gradShard, storage.fullGrad!, {
+          group.reduceScatter(shard, storage.fullGrad!, {
             scale: 1 / group.size,
             accumulate: this.#accumulate,
           });

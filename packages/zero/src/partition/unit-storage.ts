@@ -35,8 +35,6 @@ export class UnitStorage implements Disposable {
   readonly policy: ShardPolicy;
   /** This rank's weights, [shard], working dtype: a slice of the full buffer where that stays. */
   readonly paramShard: Tensor;
-  /** This rank's reduced gradient, [shard]. */
-  readonly gradShard: Tensor;
   /** What the optimizer works on, all of one size: the shard, or the whole unit. */
   readonly master: Tensor;
   readonly m: Tensor;
@@ -47,6 +45,8 @@ export class UnitStorage implements Disposable {
   readonly #rank: number;
   readonly #persistentParam: Tensor | undefined;
   readonly #persistentGrad: Tensor | undefined;
+  readonly #reduceInPlace: boolean;
+  #gradShard: Tensor | undefined;
   #gathered: Tensor | undefined;
   #gradBuffer: Tensor | undefined;
   /** Everything to dispose at the end. */
@@ -76,10 +76,8 @@ export class UnitStorage implements Disposable {
     this.#persistentParam = policy.param === 'none' ? make(owners.parameters, whole, paramDtype) : undefined;
     this.paramShard = this.#persistentParam ? slice(this.#persistentParam) : make(owners.parameters, shard, paramDtype);
     this.#persistentGrad = policy.grad === 'none' ? make(owners.gradients, whole, gradDtype) : undefined;
-    this.gradShard =
-      this.#persistentGrad && accumulation === 1
-        ? slice(this.#persistentGrad)
-        : make(owners.gradients, shard, gradDtype);
+    this.#reduceInPlace = this.#persistentGrad !== undefined && accumulation === 1;
+    if (this.#reduceInPlace) this.#gradShard = slice(this.#persistentGrad!);
     const owned = policy.optim === 'none' ? whole : shard;
     // fp32 weights are their own master copy.
     this.master = paramDtype === 'f32' ? this.optimizedParam : make(owners.optimizer, owned, 'f32');
@@ -147,6 +145,28 @@ export class UnitStorage implements Disposable {
     }
   }
 
+  /** This rank's reduced gradient, [shard]. */
+  get gradShard(): Tensor {
+    return this.#gradShard!;
+  }
+
+  /**
+   * Provides the reduced gradient, from the first reduction of a step on. Where it is not part of the full gradient it
+   * comes and goes: so it is not there yet while activations and the buffers of the first units are at their peak.
+   */
+  openGradShard(): Tensor {
+    const make = () => Tensor.empty([this.layout.shardElements], { dtype: this.#gradDtype, device: this.#device });
+    this.#gradShard ??= withOwner(owners.gradients, () => keep(make()));
+    return this.#gradShard;
+  }
+
+  /** Gives the reduced gradient back, after the step. */
+  closeGradShard(): void {
+    if (this.#reduceInPlace) return;
+    this.#gradShard?.dispose();
+    this.#gradShard = undefined;
+  }
+
   /** Zeroes the gradients that no backward wrote: those of parameters which took no part in the loss. */
   fillMissingGradients(): void {
     for (const { parameter } of this.layout.places) if (!parameter.gradWritten) fill(parameter.grad!, 0);
@@ -168,6 +188,7 @@ export class UnitStorage implements Disposable {
 
   [Symbol.dispose](): void {
     this.closeGradient();
+    this.closeGradShard();
     this.closeGathered();
     for (const tensor of this.#own.reverse()) tensor.dispose();
     this.#own.length = 0;
