@@ -165,7 +165,8 @@ function nodeModulesAreCurrent() {
   return Object.entries(read(path.join(root, 'package-lock.json'))).every(([where, wanted]) => {
     if (where === '' || (wanted.optional && !have[where])) return true;
     if (wanted.link) return existsSync(path.join(root, where));
-    return have[where]?.version === wanted.version && have[where]?.integrity === wanted.integrity;
+    const same = (field) => JSON.stringify(have[where]?.[field]) === JSON.stringify(wanted[field]);
+    return same('version') && same('integrity') && same('bin');
   });
 }
 
