@@ -131,13 +131,19 @@ export class ModelFolderWriter {
   /**
    * Writes a piece of a tensor.
    *
+   * After a failure of the disk the folder is given up: nothing is left behind.
    * @param byteOffset of `bytes` within the tensor, default 0
    * @throws DsError as `SafetensorsWriter.write`
    */
   write(name: string, bytes: Uint8Array, byteOffset = 0): void {
     const shard = this.#shardOf.get(name);
     if (shard) {
-      shard.write(name, bytes, byteOffset);
+      try {
+        shard.write(name, bytes, byteOffset);
+      } catch (error) {
+        if (DsError.is(error) && error.code === 'IO') this.abort();
+        throw error;
+      }
       return;
     }
     throw new DsError({
