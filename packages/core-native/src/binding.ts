@@ -62,6 +62,11 @@ export interface NativeOps {
   // biome-ignore format: one op a line
   adamw(stream: Stream, p: Id, m: Id, v: Id, copy: OptionalId, grad: Id, lr: number, beta1: number, beta2: number, eps: number, weightDecay: number, biasCorrection1: number, biasCorrection2: number, gradScale: number, decoupled: boolean): void;
   // biome-ignore format: one op a line
+  linear(stream: Stream, y: Id, pre: OptionalId, x: Id, weight: Id, bias: OptionalId, residual: OptionalId, gelu: boolean): void;
+  linear_backward_input(stream: Stream, dx: Id, dy: Id, weight: Id, accumulate: boolean): void;
+  // biome-ignore format: one op a line
+  linear_backward_weight(stream: Stream, dweight: Id, dbias: OptionalId, dy: Id, x: Id, accumulate: boolean): void;
+  // biome-ignore format: one op a line
   layer_norm(stream: Stream, y: Id, mean: Id, rstd: Id, sum: OptionalId, x: Id, residual: OptionalId, weight: Id, bias: Id, eps: number): void;
   // biome-ignore format: one op a line
   layer_norm_backward(stream: Stream, dx: Id, dweight: Id, dbias: Id, dy: Id, dsum: OptionalId, s: Id, mean: Id, rstd: Id, weight: Id, accumulate: boolean): void;

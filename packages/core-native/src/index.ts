@@ -12,6 +12,7 @@ export * from './ops/elementwise';
 export * from './ops/embedding';
 export * from './ops/fill-normal';
 export * from './ops/layer-norm';
+export * from './ops/linear';
 export * from './ops/reduce';
 export { measureRoofline, type RooflineKind } from './roofline';
 export { type DType, dtypeBytes, packNumbers, type TypedArray, unpackNumbers } from './tensor/dtype';

@@ -5,6 +5,7 @@
 #include "../kernels/elementwise/dropout.h"
 #include "../kernels/elementwise/elementwise.h"
 #include "../kernels/embedding/embedding.h"
+#include "../kernels/gemm/linear.h"
 #include "../kernels/init/fill_normal.h"
 #include "../kernels/loss/softmax_cross_entropy.h"
 #include "../kernels/norm/layer_norm.h"
@@ -14,26 +15,29 @@
 
 namespace ds::binding {
 
-using Ops = OpTable<      //
-    ScaleAdd,             //
-    Copy,                 //
-    Fill,                 //
-    FillNormal,           //
-    Gelu,                 //
-    GeluBackward,         //
-    Dropout,              //
-    Embedding,            //
-    EmbeddingBackward,    //
-    SoftmaxCrossEntropy,  //
-    Sum,                  //
-    SquareSum,            //
-    NonfiniteIndex,       //
-    Argmax,               //
-    AdamW,                //
-    LayerNorm,            //
-    LayerNormBackward,    //
-    Attention,            //
-    AttentionBackward,    //
+using Ops = OpTable<       //
+    ScaleAdd,              //
+    Copy,                  //
+    Fill,                  //
+    FillNormal,            //
+    Gelu,                  //
+    GeluBackward,          //
+    Dropout,               //
+    Embedding,             //
+    EmbeddingBackward,     //
+    SoftmaxCrossEntropy,   //
+    Sum,                   //
+    SquareSum,             //
+    NonfiniteIndex,        //
+    Argmax,                //
+    AdamW,                 //
+    Linear,                //
+    LinearBackwardInput,   //
+    LinearBackwardWeight,  //
+    LayerNorm,             //
+    LayerNormBackward,     //
+    Attention,             //
+    AttentionBackward,     //
     AttentionCached>;
 
 }  // namespace ds::binding
