@@ -8,7 +8,7 @@ import { type Device, DsError, dtypeBytes, keep, type ProcessGroup, scope, Tenso
 import { Tape, type Unit, type UnitUse, withObserver } from '@ds/nn';
 import type { DeepSpeedConfig } from '../config';
 import { modelStateOwners, owners, UnitStorage } from '../partition/unit-storage';
-import type { Plan } from '../plan/plan';
+import type { Plan, PlanOp } from '../plan/plan';
 import { planTraffic } from '../plan/traffic';
 import { Scheduler } from '../schedule';
 import { Executor } from './executor';
@@ -63,6 +63,8 @@ export class ZeroEngine implements Disposable {
   readonly scheduler: Scheduler;
   /** In the order of the model's units; for checkpoints and export. */
   readonly storages: readonly UnitStorage[];
+  /** Hears of every op of the plan once it is queued; for timelines of memory. */
+  onOp: ((op: PlanOp) => void) | undefined;
   readonly #model: TrainableModel;
   readonly #optimizer: Optimizer;
   readonly #executor: Executor;
@@ -99,6 +101,7 @@ export class ZeroEngine implements Disposable {
       device,
       overlap: config.zero.overlapComm,
       update: (storage) => this.#update(storage),
+      onOp: (op) => this.onOp?.(op),
     });
   }
 

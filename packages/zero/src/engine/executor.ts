@@ -17,6 +17,8 @@ export interface ExecutorOptions {
   readonly overlap: boolean;
   /** Runs the optimizer over what this rank owns of a unit. */
   readonly update: (storage: UnitStorage) => void;
+  /** Hears of every op of the plan once it is queued; for timelines. */
+  readonly onOp: (op: PlanOp) => void;
 }
 
 export class Executor implements UnitObserver {
@@ -52,7 +54,10 @@ export class Executor implements UnitObserver {
 
   /** Runs the plan of the optimizer step. */
   step(): void {
-    for (const op of this.#o.plan.step) this.#execute(op);
+    for (const op of this.#o.plan.step) {
+      this.#execute(op);
+      this.#o.onOp(op);
+    }
   }
 
   /** Spreads the weights that ranks own to where they are whole, outside a step: after loading or initialising. */
@@ -103,12 +108,14 @@ export class Executor implements UnitObserver {
 
   /** Runs what follows a computation; what prepares the next one waits until the model is there. */
   #settle(): void {
+    this.#o.onOp(this.#ops[this.#cursor - 1]!);
     this.#runUntil((op) => op.op === 'compute' || op.op === 'gather' || op.op === 'openGradient');
   }
 
   #runUntil(stop: (op: PlanOp) => boolean): void {
     for (let op = this.#ops[this.#cursor]; op && !stop(op); op = this.#ops[this.#cursor]) {
       this.#execute(op);
+      this.#o.onOp(op);
       this.#cursor++;
     }
   }
