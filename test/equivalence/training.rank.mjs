@@ -1,0 +1,119 @@
+// One rank of the equivalence tests: runs a list of small trainings one after the other and prints what came out, as JSON
+// lines on rank 0. Starting processes costs more than training here, so one launch does a whole matrix.
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { device, dtypeBytes, fill, liveTensors, ProcessGroup, Tensor } from '@ds/core-native';
+import { Bloom, bloomPresets } from '@ds/nn';
+import { initialize, loadCheckpoint, saveCheckpoint } from '@ds/zero';
+
+const runs = JSON.parse(readFileSync(process.argv[2], 'utf8'));
+const group = process.env.RANDOM_DELAYS
+  ? delayed(await ProcessGroup.fromEnvironment())
+  : await ProcessGroup.fromEnvironment();
+
+/** Puts work of random length in front of every collective, so that each rank comes when it likes. */
+function delayed(group) {
+  const ballast = Tensor.empty([50_000]);
+  return new Proxy(group, {
+    get(target, name) {
+      const value = target[name];
+      if (typeof value !== 'function') return value;
+      if (!['allGather', 'allReduce', 'reduceScatter'].includes(name)) return value.bind(target);
+      return (...args) => {
+        for (let i = Math.floor(Math.random() * 40); i > 0; i--) fill(ballast, i);
+        return value.apply(target, args);
+      };
+    },
+  });
+}
+
+/** Rows of a (step, micro-batch, rank): the same whatever else differs. */
+function rowsOf(config, step, micro, rank) {
+  const { T, vocabSize, B } = config;
+  return Array.from({ length: B }, (_, b) => {
+    let state = (((step * 31 + micro) * 31 + rank) * 31 + b + 1) >>> 0;
+    return Int32Array.from({ length: T + 1 }, () => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return state % vocabSize;
+    });
+  });
+}
+
+/** A hash over all weights as they are gathered: every rank must see the same. */
+async function hashWeights(engine) {
+  const hash = createHash('sha256');
+  for (let unit = 0; unit < engine.plan.units.length; unit++) {
+    const { elements } = engine.plan.units[unit].layout;
+    const bytes = await engine.withFullUnit(unit, (storage) => storage.fullParam.read());
+    hash.update(new Uint8Array(bytes.buffer, 0, elements * dtypeBytes[engine.storages[unit].paramShard.dtype]));
+  }
+  return hash.digest('hex').slice(0, 16);
+}
+
+for (const run of runs) {
+  const before = liveTensors();
+  const cpu = device(run.device ?? 'cpu');
+  cpu.resetPeak();
+  const sizes = { T: 16, B: 2, vocabSize: 97, ...run.sizes };
+  const model = new Bloom({
+    ...bloomPresets['bloom-tiny'],
+    hiddenSize: 32,
+    heads: 4,
+    layers: 2,
+    ...run.model,
+    vocabSize: sizes.vocabSize,
+  });
+  const engine = await initialize({
+    model,
+    group,
+    device: cpu,
+    decayGroups: run.decayGroups ?? 'all',
+    config: {
+      train_micro_batch_size_per_gpu: sizes.B,
+      optimizer: { type: 'AdamW', params: { lr: 3e-3, weight_decay: 0.05 } },
+      gradient_clipping: 0.5,
+      seed: 11,
+      ...run.config,
+    },
+  });
+  const at0 = cpu.account().peak;
+  if (run.load) await loadCheckpoint(engine, run.load.dir, run.load.tag);
+  const losses = [];
+  const norms = [];
+  let bytesSent = 0;
+  const first = engine.stepsTaken;
+  for (let step = first; step < run.steps; step++) {
+    let micro = 0;
+    const report = await engine.trainBatch(() => ({ rows: rowsOf(sizes, step, micro++, group.rank) }));
+    losses.push(report.loss);
+    norms.push(report.gradNorm);
+    bytesSent = report.bytesSent;
+    if (run.save?.at === step + 1) await saveCheckpoint(engine, run.save.dir, run.save.tag, { step: step + 1 });
+  }
+  const evaluation = await engine.evalBatch([{ rows: rowsOf(sizes, 1000, 0, group.rank) }]);
+  const weights = await group.exchange(await hashWeights(engine));
+  const result = {
+    name: run.name,
+    losses,
+    norms,
+    evaluation,
+    weights: [...new Set(weights)],
+    modelStateBytes: engine.modelStateBytes(),
+    elements: engine.plan.units.reduce((sum, { layout }) => sum + layout.elements, 0),
+    paddedElements: engine.plan.units.reduce((sum, { layout }) => sum + layout.paddedElements, 0),
+    owners: cpu.account().owners,
+    peak: cpu.account().peak,
+    peakAtStart: at0,
+    bytesSent,
+    planned: engine.plannedTraffic(),
+  };
+  engine[Symbol.dispose]();
+  model[Symbol.dispose]();
+  result.leaked = liveTensors() - before;
+  const all = await group.exchange(
+    JSON.stringify({ peak: result.peak, modelStateBytes: result.modelStateBytes, leaked: result.leaked }),
+  );
+  result.ranks = all.map((text) => JSON.parse(text));
+  if (group.rank === 0) console.log(JSON.stringify(result));
+}
+group.destroy();
