@@ -42,7 +42,7 @@ describe('a checkpoint', () => {
         steps: 10,
         model,
         config: config(stage),
-        save: { at: 10, dir, tag: saved(world, stage) },
+        save: { dir, tag: saved(world, stage) },
       });
       await launchRuns(world, stages.map(save));
     }
@@ -53,12 +53,12 @@ describe('a checkpoint', () => {
         ...worlds.flatMap((from) =>
           stages.map((fromStage) => ({
             name: `load ${from} ${fromStage} at ${stage}`,
-            // One step, whose result is then compared; what was loaded is compared where it is saved again at once.
-            steps: 11,
+            // Saved again at once: nothing but loading and saving in between.
+            steps: 10,
             model,
-            config: { ...config(stage), optimizer: { type: 'AdamW', params: { lr: 0 } } },
+            config: config(stage),
             load: { dir, tag: saved(from, fromStage) },
-            save: { at: 11, dir, tag: again(saved(from, fromStage), world, stage) },
+            save: { dir, tag: again(saved(from, fromStage), world, stage) },
           })),
         ),
       ]);
@@ -78,15 +78,9 @@ describe('a checkpoint', () => {
   it.each(worlds)('is bitwise what it was, loaded by %i ranks at any stage', (world) => {
     for (const from of worlds)
       for (const fromStage of stages) {
-        const weights = (tag: string) =>
-          contents(dir, tag)
-            .split('\n')
-            .filter((line) => line.includes('/fp32 '))
-            .join('\n');
-        const before = weights(saved(from, fromStage));
+        const before = contents(dir, saved(from, fromStage));
         for (const stage of stages) {
-          // A step with learning rate 0 leaves the weights alone.
-          const after = weights(again(saved(from, fromStage), world, stage));
+          const after = contents(dir, again(saved(from, fromStage), world, stage));
           expect(`${from} ${fromStage} ${stage}: ${after === before}`).toBe(`${from} ${fromStage} ${stage}: true`);
         }
       }

@@ -11,7 +11,8 @@ export interface TrainingRun {
   model?: object;
   sizes?: object;
   decayGroups?: 'all' | 'matrices';
-  save?: { at: number; dir: string; tag: string };
+  /** Where to save after the last step. */
+  save?: { dir: string; tag: string };
   load?: { dir: string; tag?: string };
 }
 

@@ -39,7 +39,7 @@ describe.each([1, 2, 4])('with %i ranks', (world) => {
   beforeAll(async () => {
     const runs = Object.entries(kinds).flatMap(([kind, config]) => runsOf(kind, config));
     // Ranks wait at random before each collective, so that nothing depends on who comes first.
-    results = await launchRuns(world, runs, world > 1 ? { RANDOM_DELAYS: '1' } : {});
+    results = await launchRuns(world, runs, world > 1 ? { DS_TEST_DELAYS: '1' } : {});
     expect(results).toHaveLength(runs.length);
   }, 300_000);
 

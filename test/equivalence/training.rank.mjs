@@ -7,7 +7,7 @@ import { Bloom, bloomPresets } from '@ds/nn';
 import { initialize, loadCheckpoint, saveCheckpoint } from '@ds/zero';
 
 const runs = JSON.parse(readFileSync(process.argv[2], 'utf8'));
-const group = process.env.RANDOM_DELAYS
+const group = process.env.DS_TEST_DELAYS
   ? delayed(await ProcessGroup.fromEnvironment())
   : await ProcessGroup.fromEnvironment();
 
@@ -88,8 +88,8 @@ for (const run of runs) {
     losses.push(report.loss);
     norms.push(report.gradNorm);
     bytesSent = report.bytesSent;
-    if (run.save?.at === step + 1) await saveCheckpoint(engine, run.save.dir, run.save.tag, { step: step + 1 });
   }
+  if (run.save) await saveCheckpoint(engine, run.save.dir, run.save.tag, { step: engine.stepsTaken });
   const evaluation = await engine.evalBatch([{ rows: rowsOf(sizes, 1000, 0, group.rank) }]);
   const weights = await group.exchange(await hashWeights(engine));
   const result = {
