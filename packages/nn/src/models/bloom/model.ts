@@ -4,7 +4,7 @@
  * The model is a description: units, their parameters, and the order in which they act. It holds no memory of its own
  * but the ALiBi slopes; an engine puts the parameters in place (see `Parameter`).
  */
-import { adopt, alibiSlopes, keep, linear, Tensor } from '@ds/core-native';
+import { adopt, alibiSlopes, cast, dtypeBytes, keep, linear, Tensor } from '@ds/core-native';
 import { type AttentionParameters, attentionBlock, attentionBlockCached } from '../../functional/attention-block';
 import { embedding } from '../../functional/embedding';
 import { headLoss } from '../../functional/head-loss';
@@ -125,9 +125,12 @@ export class Bloom implements CausalLM {
     return this.#trunk(batch, (h, i) => this.#blockCached(h, i, cache, past));
   }
 
-  /** Gives the logits [R, V] of hidden states [R, C]. */
+  /** Gives the logits [R, V] of hidden states [R, C]: f32 beside 16-bit weights too, with the digits these leave. */
   logits(x: Tensor): Tensor {
-    return runUse(this.uses.at(-1)!, () => linear(x, this.#table.value).y);
+    return runUse(this.uses.at(-1)!, () => {
+      const { y } = linear(x, this.#table.value);
+      return dtypeBytes[y.dtype] < 4 ? cast(y, 'f32') : y;
+    });
   }
 
   /** Releases what the model holds itself: the ALiBi slopes. */
