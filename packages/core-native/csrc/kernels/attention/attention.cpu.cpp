@@ -39,7 +39,7 @@ class Forward {
     auto w = in_scratch<ForwardBlocks>(D);
     auto query = head_rows<const T>(op_.qkv, s_, b, h, 0);
     for (int64_t at = first; at < end; at += kStrip)
-      w.strips[w.count++].start(query, at, std::min(kStrip, end - at), 0, D, float(op_.scale) * kLog2E, sight);
+      w.strips[w.count++].start(query, at, std::min(kStrip, end - at), 0, D, float(op_.scale) * kLog2E, sight, w.rows);
     std::optional<KeepBits> keep;
     if (op_.dropout > 0) keep.emplace(op_.dropout, op_.seed, op_.offset, bh * s_.T, s_.T);
     auto key = head_rows<const T>(op_.qkv, s_, b, h, 1), value = head_rows<const T>(op_.qkv, s_, b, h, 2);
@@ -51,7 +51,8 @@ class Forward {
     auto out = out_rows<T>(op_.out, s_, b, h);
     for (int64_t i = 0; i < w.count; ++i) {
       const Strip& strip = w.strips[i];
-      finish(strip, D, float(1 / (1 - op_.dropout)), out, strip.first, op_.lse.as<float>() + bh * s_.T + strip.first);
+      finish(strip, D, float(1 / (1 - op_.dropout)), out, strip.first, op_.lse.as<float>() + bh * s_.T + strip.first,
+             w.rows);
     }
   }
 

@@ -9,6 +9,7 @@
 #include "block_product.h"
 #include "keep_bits.h"
 #include "key_norms.h"
+#include "transpose.h"
 
 namespace ds::DS_ISA {
 namespace {
@@ -32,7 +33,7 @@ struct BackwardBlocks {
   BackwardBlocks(Pieces& pieces, int64_t D, int64_t dq_rows) : ld(round_up(D, kLanes)) {
     for (float** array : {&k, &v, &dk, &dv}) *array = pieces.take(kGroup * ld);
     for (float** array : {&query, &dout, &dq}) *array = pieces.take(kStrip * ld);
-    for (float** array : {&query_columns, &dout_columns}) *array = pieces.take(D * kStrip);
+    for (float** array : {&query_columns, &dout_columns}) *array = pieces.take(ld * kStrip);
     for (float** array : {&p, &ds}) *array = pieces.take(kKeyBlock * kStrip);
     for (float** array : {&lse, &delta, &position, &reach}) *array = pieces.take(kStrip);
     head_dq = pieces.take(dq_rows * ld);
@@ -194,10 +195,10 @@ class Backward {
     auto query = rows(op_.qkv, bh, 0);
     auto dout = out_rows<const T>(op_.dout, s_, bh / s_.H, bh % s_.H);
     float keep = float(1 / (1 - op_.dropout));
-    pack_rows(query, w.first, w.rows, s_.D, w.query, ld_);
-    pack_rows(dout, w.first, w.rows, s_.D, w.dout, ld_, keep);
-    pack_columns(query, w.first, w.rows, s_.D, w.query_columns, w.width, float(op_.scale) * kLog2E);
-    pack_columns(dout, w.first, w.rows, s_.D, w.dout_columns, w.width, keep);
+    pack_rows(query, w.first, w.rows, s_.D, w.query, ld_, 1.0f, w.width);
+    pack_rows(dout, w.first, w.rows, s_.D, w.dout, ld_, keep, w.width);
+    transpose(w.query, w.width, ld_, ld_, w.query_columns, float(op_.scale) * kLog2E);
+    transpose(w.dout, w.width, ld_, ld_, w.dout_columns, 1.0f);
     std::fill(w.dq, w.dq + w.rows * ld_, 0.0f);
   }
 

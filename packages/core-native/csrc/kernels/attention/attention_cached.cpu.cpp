@@ -91,7 +91,7 @@ class Cached {
     int64_t D = s_.D;
     auto w = in_scratch<ForwardBlocks>(D);
     for (int64_t at = first; at < end; at += kStrip)
-      w.strips[w.count++].start(rows(bh, 0), at, std::min(kStrip, end - at), op_.past, D, factor(), sight(bh));
+      w.strips[w.count++].start(rows(bh, 0), at, std::min(kStrip, end - at), op_.past, D, factor(), sight(bh), w.rows);
     const T *keys = head(op_.k_cache, bh), *values = head(op_.v_cache, bh);
     attend_all(w, sight(bh), op_.past + end, D, norms_, bh, nullptr, [&](int64_t at, int64_t n, float* k, float* v) {
       for (int64_t j = 0; j < n; ++j)
@@ -99,7 +99,8 @@ class Cached {
       pack_rows(Rows<const T>{values, D}, at, n, D, v, D);
     });
     auto out = out_rows<T>(op_.out, s_, bh / s_.H, bh % s_.H);
-    for (int64_t i = 0; i < w.count; ++i) finish(w.strips[i], D, 1.0f, out, w.strips[i].first - op_.past, nullptr);
+    for (int64_t i = 0; i < w.count; ++i)
+      finish(w.strips[i], D, 1.0f, out, w.strips[i].first - op_.past, nullptr, w.rows);
   }
 
   void few(int64_t bh) const {

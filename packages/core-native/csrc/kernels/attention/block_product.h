@@ -32,10 +32,13 @@ struct Left {
   int64_t row, step;
 };
 
+// The loops over constants must unroll early, else the accumulators live in memory.
 template <int rows, int vectors, From from>
 inline void product_tile(Left a, int64_t R, const float* b, int64_t ldb, float* c, int64_t ldc, const float* factor) {
   Vec sum[rows][vectors];
+#pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 16
     for (int v = 0; v < vectors; ++v) {
       if constexpr (from == From::zero) sum[i][v] = Vec{};
       if constexpr (from != From::zero) sum[i][v] = load(c + i * ldc + v * kLanes);
@@ -44,13 +47,18 @@ inline void product_tile(Left a, int64_t R, const float* b, int64_t ldb, float* 
   const float* p = a.data;
   for (int64_t r = 0; r < R; ++r, p += a.step, b += ldb) {
     Vec row[vectors];
+#pragma GCC unroll 16
     for (int v = 0; v < vectors; ++v) row[v] = load(b + v * kLanes);
+#pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
       Vec x = splat(p[i * a.row]);
+#pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) sum[i][v] = x * row[v] + sum[i][v];
     }
   }
+#pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 16
     for (int v = 0; v < vectors; ++v) store(c + i * ldc + v * kLanes, sum[i][v]);
 }
 

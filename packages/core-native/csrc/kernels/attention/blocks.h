@@ -99,31 +99,27 @@ Rows<T> out_rows(const Tensor& out, const AttentionShape& s, int64_t b, int64_t 
   return {out.as<T>() + (b * s.T * s.H + h) * s.D, s.H * s.D};
 }
 
-// n rows to f32 [n, ld], D..ld filled with zeros; times `factor`.
+// Rows of one head are pages apart, where no hardware prefetcher follows.
 template <class T>
-void pack_rows(const Rows<T>& from, int64_t first, int64_t n, int64_t D, float* to, int64_t ld, float factor = 1) {
+void prefetch_row(const T* row, int64_t D) {
+  const char* bytes = reinterpret_cast<const char*>(row);
+  for (int64_t i = 0; i < D * int64_t(sizeof(T)); i += 64) __builtin_prefetch(bytes + i);
+}
+
+// Rows first .. first + n - 1 to f32 [padded, ld], times `factor`; what is beyond n and D is zero.
+template <class T>
+void pack_rows(const Rows<T>& from, int64_t first, int64_t n, int64_t D, float* to, int64_t ld, float factor = 1,
+               int64_t padded = 0) {
+  constexpr int64_t kAhead = 8;
+  for (int64_t i = 0; i < std::min(kAhead, n); ++i) prefetch_row(from.row(first + i), D);
   for (int64_t i = 0; i < n; ++i) {
+    if (i + kAhead < n) prefetch_row(from.row(first + i + kAhead), D);
     const T* row = from.row(first + i);
     float* target = to + i * ld;
     for_lanes(D, [&](auto load_at, auto store_at) { store_at(target, load_at(row) * factor); });
     for (int64_t d = D; d < ld; ++d) target[d] = 0;
   }
-}
-
-// n rows to f32 columns [D, ld], n..ld filled with zeros; times `factor`.
-template <class T>
-void pack_columns(const Rows<T>& from, int64_t first, int64_t n, int64_t D, float* to, int64_t ld, float factor) {
-  float row[kLanes];
-  for (int64_t i = 0; i < n; ++i) {
-    const T* source = from.row(first + i);
-    for (int64_t d = 0; d < D; d += kLanes) {
-      int64_t count = std::min<int64_t>(kLanes, D - d);
-      store(row, (count == kLanes ? load(source + d) : load_tail(source + d, count)) * factor);
-      for (int64_t e = 0; e < count; ++e) to[(d + e) * ld + i] = row[e];
-    }
-  }
-  if (n < ld)
-    for (int64_t d = 0; d < D; ++d) std::fill(to + d * ld + n, to + (d + 1) * ld, 0.0f);
+  if (n < padded) std::fill(to + n * ld, to + padded * ld, 0.0f);
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 #include "blocks.h"
 #include "keep_bits.h"
 #include "key_norms.h"
+#include "transpose.h"
 
 namespace ds::DS_ISA {
 
@@ -13,27 +14,33 @@ constexpr int64_t kStripsPerChunk = 4;
 // A strip of queries on its way through the keys. Arrays of `width` hold one number a query.
 struct Strip {
   int64_t first, rows, width;  // queries first .. first + rows - 1, rounded up to whole vectors
-  float* query;                // [D, width]
+  float* query;                // [D, width] (D rounded up to whole vectors)
   float* sum;                  // [D, width]: sum over keys of probability * value, relative to `largest`
   float *largest, *total;      // the largest score so far, and the sum of 2^(score - largest)
   float *position, *norm;      // position of the query; |query|
   float* shrink;               // what the last block made of the older sums
 
   Strip(Pieces& pieces, int64_t D)
-      : first(0), rows(0), width(kStrip), query(pieces.take(D * kStrip)), sum(pieces.take(D * kStrip)) {
+      : first(0),
+        rows(0),
+        width(kStrip),
+        query(pieces.take(round_up(D, kLanes) * kStrip)),
+        sum(pieces.take(round_up(D, kLanes) * kStrip)) {
     for (float** array : {&largest, &total, &position, &norm, &shrink}) *array = pieces.take(kStrip);
   }
   template <class T>
   void start(const Rows<const T>& queries, int64_t from, int64_t n, int64_t offset, int64_t D, float factor,
-             const Sight& sight) {
+             const Sight& sight, float* rows_buffer) {
     first = offset + from, rows = n, width = round_up(n, kLanes);
-    pack_columns(queries, from, n, D, query, width, factor);
-    std::fill(sum, sum + D * width, 0.0f);
+    int64_t ld = round_up(D, kLanes);
+    pack_rows(queries, from, n, D, rows_buffer, ld, 1.0f, width);
+    transpose(rows_buffer, width, ld, ld, query, factor);
+    std::fill(sum, sum + ld * width, 0.0f);
     std::fill(largest, largest + width, -INFINITY);
     std::fill(total, total + width, 0.0f);
     for (int64_t i = 0; i < width; ++i) {
       position[i] = sight.position[first + std::min(i, n - 1)];
-      norm[i] = i < n ? std::sqrt(squared_norm(queries.row(from + i), D)) * std::fabs(factor) : 0.0f;
+      norm[i] = std::sqrt(squared_norm(rows_buffer + i * ld, ld)) * std::fabs(factor);
     }
   }
   // Whether every probability of a block is negligible beside the largest one so far; then visiting it would change no
@@ -105,6 +112,7 @@ inline void attend(const Strip& strip, const Sight& sight, int64_t first, int64_
 
 struct ForwardBlocks {
   float *k, *v;   // [kKeyBlock, D]
+  float* rows;    // [kStrip, D] (D rounded up to whole vectors)
   float* scores;  // [kKeyBlock, kStrip]
   Strip strips[kStripsPerChunk];
   int64_t count = 0;  // of strips in use
@@ -112,6 +120,7 @@ struct ForwardBlocks {
   ForwardBlocks(Pieces& pieces, int64_t D)
       : k(pieces.take(kKeyBlock * D)),
         v(pieces.take(kKeyBlock * D)),
+        rows(pieces.take(kStrip * round_up(D, kLanes))),
         scores(pieces.take(kKeyBlock * kStrip)),
         strips{{pieces, D}, {pieces, D}, {pieces, D}, {pieces, D}} {}
 };
@@ -138,16 +147,12 @@ void attend_all(ForwardBlocks& w, const Sight& sight, int64_t keys, int64_t D, c
 
 // Divides by the totals (times `factor`), rounds and writes the outputs; lse [rows] may be null.
 template <class T>
-void finish(const Strip& strip, int64_t D, float factor, const Rows<T>& out, int64_t from, float* lse) {
+void finish(const Strip& strip, int64_t D, float factor, const Rows<T>& out, int64_t from, float* lse, float* rows) {
+  int64_t ld = round_up(D, kLanes);
+  transpose(strip.sum, ld, strip.width, strip.width, rows, 1.0f);
   for (int64_t i = 0; i < strip.rows; ++i) {
     float total = strip.total[i], scale = total == 0 ? 0 : factor / total;
-    T* row = out.row(from + i);
-    float values[kLanes];
-    for (int64_t d = 0; d < D; d += kLanes) {
-      int64_t count = std::min<int64_t>(kLanes, D - d);
-      for (int64_t e = 0; e < count; ++e) values[e] = strip.sum[(d + e) * strip.width + i] * scale;
-      count == kLanes ? store(row + d, load(values)) : store_tail(row + d, load_tail(values, count), count);
-    }
+    for_lanes(D, [&](auto load_at, auto store_at) { store_at(out.row(from + i), load_at(rows + i * ld) * scale); });
     if (lse) lse[i] = total == 0 ? -INFINITY : strip.largest[i] * kLn2 + std::log(total);
   }
 }
