@@ -24,7 +24,7 @@ export interface Distribution {
 
 /** Applies the repetition penalty: logits of seen tokens are divided by it if positive, multiplied if negative. */
 export function penalize(logits: Float32Array, seen: ReadonlySet<number>, penalty: number): Float64Array {
-  const scores = Float64Array.from(logits);
+  const scores = new Float64Array(logits);
   if (penalty !== 1)
     for (const id of seen) scores[id] = scores[id]! < 0 ? scores[id]! * penalty : scores[id]! / penalty;
   return scores;
@@ -42,13 +42,11 @@ export function nextTokenDistribution(
   seen: ReadonlySet<number>,
   options: SamplingOptions,
 ): Distribution {
-  const { temperature = 1, topK, topP, repetitionPenalty = 1 } = options;
+  const { temperature = 1, repetitionPenalty = 1 } = options;
   const scores = penalize(logits, seen, repetitionPenalty);
   if (temperature !== 1) for (let i = 0; i < scores.length; i++) scores[i]! /= temperature;
   const largest = scores[largestIndex(scores)]!;
-  if (topK !== undefined && topK < scores.length) keepTopK(scores, largest, topK);
-  if (topP !== undefined && topP < 1) keepTopP(scores, largest, topP);
-  return softmax(scores, largest);
+  return softmax(scores, largest, keptIds(scores, largest, options));
 }
 
 /** Draws with a uniform number in [0, 1): the first token, by rising id, where the probabilities up to it pass `u`. */
@@ -63,8 +61,9 @@ export function draw({ ids, probabilities }: Distribution, u: number): number {
 
 /** The first of the largest scores. @throws INTERNAL when there is none that is finite */
 export function largestIndex(scores: Float64Array): number {
+  const isNotANumber = Number.isNaN;
   let best = 0;
-  for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]! || Number.isNaN(scores[i]!)) best = i;
+  for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]! || isNotANumber(scores[i]!)) best = i;
   if (Number.isFinite(scores[best]!)) return best;
   throw new DsError({
     code: 'INTERNAL',
@@ -75,45 +74,63 @@ export function largestIndex(scores: Float64Array): number {
   });
 }
 
-function keepTopK(scores: Float64Array, largest: number, k: number): void {
-  let last = largest;
-  let count = 0;
-  for (const i of byFallingScore(scores, largest)) {
-    last = scores[i]!;
-    if (++count === k) break;
-  }
-  for (let i = 0; i < scores.length; i++) if (scores[i]! < last) scores[i] = Number.NEGATIVE_INFINITY;
+/** The ids that top-k and top-p leave, in rising order. */
+function keptIds(scores: Float64Array, largest: number, { topK, topP }: SamplingOptions): Uint32Array {
+  const cutsK = topK !== undefined && topK < scores.length;
+  const cutsP = topP !== undefined && topP < 1;
+  if (!cutsK && !cutsP) return finiteIds(scores);
+  const falling = byFallingScore(scores, largest);
+  const top = cutsK ? topKOf(falling, scores, topK) : undefined;
+  if (!cutsP) return Uint32Array.from(top!).sort();
+  const total = totalWeight(scores, largest, top ?? finiteIds(scores));
+  return Uint32Array.from(nucleusOf(top ?? falling, scores, largest, topP * total)).sort();
 }
 
-function keepTopP(scores: Float64Array, largest: number, p: number): void {
-  let wanted = 0;
-  for (const score of scores) wanted += Math.exp(score - largest);
-  wanted *= p;
-  const kept = new Float64Array(scores.length).fill(Number.NEGATIVE_INFINITY);
-  let mass = 0;
-  for (const i of byFallingScore(scores, largest)) {
-    if (mass >= wanted) break;
-    kept[i] = scores[i]!;
-    mass += Math.exp(scores[i]! - largest);
-  }
-  scores.set(kept);
+function finiteIds(scores: Float64Array): Uint32Array {
+  const nothing = Number.NEGATIVE_INFINITY;
+  const ids = new Uint32Array(scores.length);
+  let count = 0;
+  for (let i = 0; i < scores.length; i++) if (scores[i]! !== nothing) ids[count++] = i;
+  return ids.subarray(0, count);
 }
 
-function softmax(scores: Float64Array, largest: number): Distribution {
-  let count = 0;
+/** The first k, and what is as large as the last of them. */
+function topKOf(falling: Iterable<number>, scores: Float64Array, k: number): number[] {
+  const kept: number[] = [];
+  for (const id of falling) {
+    if (kept.length >= k && scores[id]! < scores[kept.at(-1)!]!) break;
+    kept.push(id);
+  }
+  return kept;
+}
+
+/** The first whose weights reach `wanted`. */
+function nucleusOf(falling: Iterable<number>, scores: Float64Array, largest: number, wanted: number): number[] {
+  const kept: number[] = [];
+  let weight = 0;
+  for (const id of falling) {
+    if (weight >= wanted) break;
+    kept.push(id);
+    weight += Math.exp(scores[id]! - largest);
+  }
+  return kept;
+}
+
+function totalWeight(scores: Float64Array, largest: number, ids: ArrayLike<number>): number {
+  const { exp } = Math;
   let total = 0;
-  for (const score of scores) {
-    if (score === Number.NEGATIVE_INFINITY) continue;
-    count++;
-    total += Math.exp(score - largest);
+  for (let i = 0; i < ids.length; i++) total += exp(scores[ids[i]!]! - largest);
+  return total;
+}
+
+function softmax(scores: Float64Array, largest: number, ids: Uint32Array): Distribution {
+  const { exp } = Math;
+  const probabilities = new Float64Array(ids.length);
+  let total = 0;
+  for (let i = 0; i < ids.length; i++) {
+    probabilities[i] = exp(scores[ids[i]!]! - largest);
+    total += probabilities[i]!;
   }
-  const ids = new Uint32Array(count);
-  const probabilities = new Float64Array(count);
-  let at = 0;
-  scores.forEach((score, i) => {
-    if (score === Number.NEGATIVE_INFINITY) return;
-    ids[at] = i;
-    probabilities[at++] = Math.exp(score - largest) / total;
-  });
+  for (let i = 0; i < ids.length; i++) probabilities[i]! /= total;
   return { ids, probabilities };
 }
