@@ -13,6 +13,7 @@ export const exitCodes = {
 export function exitCodeOf(error: unknown): number {
   if (isUsageError(error)) return exitCodes.refused;
   if (!isDsError(error)) return exitCodes.failed;
+  if (error.code === 'ABORTED') return exitCodes.interrupted;
   return error.code === 'CONFIG' ? exitCodes.refused : exitCodes.failed;
 }
 
