@@ -80,6 +80,8 @@ export interface DeepSpeedOptions {
   readonly purpose?: 'train' | 'plan' | undefined;
   /** Seed of the surrounding run; a different one in the file is a conflict. */
   readonly seed?: number | undefined;
+  /** Taken over the file's, to compare stages of one file. */
+  readonly stage?: ZeroStage | undefined;
   /** Name in front of positions when the config is given as text; default `ds_config.json`. */
   readonly file?: string | undefined;
 }
@@ -176,7 +178,10 @@ function resolve(raw: RawDeepSpeed, options: DeepSpeedOptions, problems: Problem
     problems.inside('scheduler'),
   );
   const dtypes = resolveDtypes(raw, problems);
-  const zero = resolveZero(raw.zero_optimization ?? {}, notes);
+  const zero = resolveZero(
+    { ...raw.zero_optimization, ...(options.stage === undefined ? {} : { stage: options.stage }) },
+    notes,
+  );
   checkSeed(raw.seed, options.seed, problems);
   if (batch === null || optimizer === null) return null;
   return deepFreeze({
