@@ -7,6 +7,8 @@ function zoneOf(file) {
   const [first, second] = file.split('/');
   if (first === 'binding') return { name: 'binding', may: undefined };
   if (first === 'runtime') return { name: 'runtime', may: [] };
+  // The sum of a reducing collective is a kernel.
+  if (first === 'collectives') return { name: 'collectives', may: ['runtime', 'kernels/common', 'kernels/reduce'] };
   if (first !== 'kernels') return { name: first, may: ['runtime', 'kernels/common'] };
   return second === 'common'
     ? { name: 'kernels/common', may: ['runtime'] }

@@ -7,6 +7,7 @@ import type { DsError, DsErrorFields } from './errors';
 type Stream = number;
 type Id = number;
 type OptionalId = number;
+type Group = number;
 
 export interface NativeAccount {
   live: number;
@@ -40,6 +41,24 @@ export interface NativeRuntime {
   measure(kind: string, elements: number, repeats: number): number;
   /** One letter an argument: t tensor, o optional tensor, d double, i integer, b flag. */
   readonly signatures: Readonly<Record<string, string>>;
+}
+
+export interface NativeCollectives {
+  comm_create_segment(world: number): number;
+  // biome-ignore format: one function a line
+  comm_open(stream: Stream, fd: number, session: string, rank: number, world: number, timeoutMs: number, chunkBytes: number, transport: number, jitterMicros: number): Promise<{ group: Group }>;
+  comm_single(timeoutMs: number, chunkBytes: number, transport: number, jitterMicros: number): Group;
+  comm_null(rank: number, size: number): Group;
+  // biome-ignore format: one function a line
+  comm_run(stream: Stream, group: Group, primitive: number, out: OptionalId, input: OptionalId, peer: number, scale: number, accumulate: boolean, tag: string): void;
+  comm_split(stream: Stream, group: Group, color: number, key: number): Promise<{ group: Group }>;
+  comm_info(group: Group): { rank: number; size: number; transport: string; flight: string } | undefined;
+  /** Calls, elements and bytes of each primitive, in the order of src/collectives/primitives.ts. */
+  comm_counters(group: Group): Float64Array;
+  comm_reset_counters(group: Group): void;
+  comm_abort(group: Group, reason: string): void;
+  comm_destroy(stream: Stream, group: Group): void;
+  die_with_parent(pid: number): boolean;
 }
 
 /** The ops, in the order of csrc/binding/ops.h; the contract of each is its header there. */
@@ -78,4 +97,4 @@ export interface NativeOps {
   attention_cached(stream: Stream, out: Id, keys: Id, values: Id, qkv: Id, slopes: OptionalId, mask: OptionalId, heads: number, past: number, scale: number): void;
 }
 
-export type Native = NativeRuntime & NativeOps;
+export type Native = NativeRuntime & NativeCollectives & NativeOps;

@@ -1,6 +1,10 @@
 /** @ds/core-native: numbers, memory, streams, kernels and collectives. Knows no gradient and no model. */
 import { native } from './loader';
 
+export { type RankEnvironment, readRankEnvironment } from './collectives/environment';
+export { type LaunchOptions, type LaunchResult, launch, type RankExit, type RankLine } from './collectives/launch';
+export type { GroupCounters, Primitive, Traffic } from './collectives/primitives';
+export { type CallOptions, type GroupOptions, ProcessGroup, type ReduceOptions } from './collectives/process-group';
 export { Device, type DeviceName, device, type Event, Stream, withOwner } from './device';
 export { DsError, type DsErrorCode, type DsErrorFields } from './errors';
 export * from './ops/adamw';

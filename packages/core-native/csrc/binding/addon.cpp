@@ -4,6 +4,7 @@
 
 #include "../kernels/common/cpu_isa.h"
 #include "../runtime/pool.h"
+#include "comm.h"
 #include "env.h"
 #include "measure.h"
 #include "ops.h"
@@ -214,6 +215,7 @@ Napi::Object install(Napi::Env env, Napi::Object exports) {
   DS_EXPORT(set_isa);
   DS_EXPORT(measure);
 #undef DS_EXPORT
+  binding::install_collectives(env, exports);
   binding::Ops::install(env, exports);
   return exports;
 }

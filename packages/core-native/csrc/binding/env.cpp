@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "comm.h"
+
 namespace ds {
 namespace {
 
@@ -71,7 +73,12 @@ Environment::Environment(Napi::Env env) {
   settle.Unref(env);  // an idle addon must not keep the process alive
 }
 
-Environment::~Environment() { settle.Abort(); }
+Environment::~Environment() {
+  // A stream may sit in a collective: it must end before the streams are waited for.
+  for (auto& group : groups)
+    if (group) group->close();
+  settle.Abort();
+}
 
 std::shared_ptr<Stream> Environment::stream_pointer(uint32_t id) const {
   if (id >= streams.size() || !streams[id])

@@ -51,6 +51,8 @@ class TensorTable {
   size_t live_ = 0;
 };
 
+class Group;  // of ranks: comm.h
+
 struct Environment {
   explicit Environment(Napi::Env env);
   ~Environment();
@@ -66,6 +68,7 @@ struct Environment {
   std::array<Account, kDevices> accounts;
   TensorTable tensors;
   std::vector<std::shared_ptr<Stream>> streams;
+  std::vector<std::shared_ptr<Group>> groups;
   Napi::FunctionReference error_class;
   Napi::ThreadSafeFunction settle;  // runs promise settlements on the environment's thread
   int pending_joins = 0;

@@ -1,0 +1,301 @@
+// Shared-memory collectives: attaching, rounds, headers, the life of a call.
+#include "shm.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "../runtime/futex.h"
+
+namespace ds {
+namespace {
+
+constexpr int64_t kSpinNs = 30000;  // a hand-over between two running ranks takes a few microseconds
+constexpr int64_t kLeastSpinNs = 1000;
+constexpr uint64_t kTryAgain = 16;
+constexpr int64_t kLookNs = 100 * 1000000;
+constexpr uint64_t kProbe = 0x70726f6265647321;
+
+int64_t now_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
+}
+
+bool reached(uint32_t value, uint32_t target) { return int32_t(value - target) >= 0; }
+
+struct Sleeper {
+  std::atomic<uint32_t>& count;
+  explicit Sleeper(std::atomic<uint32_t>& count) : count(count) { count.fetch_add(1, std::memory_order_seq_cst); }
+  ~Sleeper() { count.fetch_sub(1, std::memory_order_relaxed); }
+};
+
+std::vector<int> count_up(int n) {
+  std::vector<int> ranks(static_cast<size_t>(n));
+  for (int i = 0; i < n; ++i) ranks[size_t(i)] = i;
+  return ranks;
+}
+
+}  // namespace
+
+std::shared_ptr<ShmCommunicator> ShmCommunicator::attach(std::shared_ptr<Segment> segment, int rank,
+                                                         const ShmOptions& options) {
+  if (options.chunk_bytes < 4096 || options.chunk_bytes > Segment::kSlotBytes || options.chunk_bytes % 64)
+    throw Error("CONFIG", "attach", "chunkBytes from 4096 to 262144, a multiple of 64",
+                std::to_string(options.chunk_bytes), "");
+  segment->take_place(rank, this_process());
+  allow_siblings_to_read();
+  int world = segment->world();
+  return std::shared_ptr<ShmCommunicator>(new ShmCommunicator(std::move(segment), 0, rank, count_up(world), options));
+}
+
+ShmCommunicator::ShmCommunicator(std::shared_ptr<Segment> segment, int room, int rank, std::vector<int> world_ranks,
+                                 const ShmOptions& options)
+    : Communicator(rank, int(world_ranks.size())),
+      segment_(std::move(segment)),
+      room_(room),
+      world_ranks_(std::move(world_ranks)),
+      options_(options),
+      headers_(size_t(size_)),
+      sent_(size_t(size_)),
+      taken_(size_t(size_)),
+      sends_(size_t(size_)),
+      receives_(size_t(size_)),
+      probe_(kProbe),
+      random_(uint64_t(rank) * 0x9e3779b97f4a7c15u + 1),
+      spin_ns_(kSpinNs) {}
+
+ShmCommunicator::~ShmCommunicator() {
+  leave();
+  segment_->leave_room(room_);
+}
+
+void ShmCommunicator::leave() {
+  leaving_ = true;
+  me().left.store(1, std::memory_order_release);
+}
+
+void ShmCommunicator::abort(const std::string& reason) {
+  segment_->fail(Error("ABORTED", "collective", "a group that goes on",
+                       name_of(rank_) + " aborted it" + (reason.empty() ? "" : ": " + reason), ""));
+}
+
+void ShmCommunicator::skipped(const std::string& what) {
+  if (leaving_) return;
+  segment_->fail(Error("COMM", what, "every rank to take part",
+                       name_of(rank_) + " that cannot: an earlier command of its stream failed",
+                       "see the error of that rank"));
+}
+
+std::string ShmCommunicator::transport() const {
+  int ways = ways_;
+  return ways == 0 ? "shared memory, not met yet" : ways == 1 ? "shared memory, staged" : "shared memory, single copy";
+}
+
+void ShmCommunicator::announce(std::atomic<uint32_t>& word, uint32_t value, std::atomic<uint32_t>& sleepers) {
+  word.store(value, std::memory_order_seq_cst);
+  if (sleepers.load(std::memory_order_seq_cst)) futex_wake(word, true);
+}
+
+template <class Ready, class Missing>
+void ShmCommunicator::await(std::atomic<uint32_t>& word, std::atomic<uint32_t>& sleepers, Ready ready,
+                            Missing missing) {
+  // A spin pays when the others run on cores of their own, and robs them when they do not: its length follows what
+  // came of the last ones, with a full one now and then.
+  bool soon = spin_until(ready, ++waits_ % kTryAgain ? spin_ns_ : kSpinNs);
+  spin_ns_ = soon ? std::min(kSpinNs, spin_ns_ * 2) : std::max(kLeastSpinNs, spin_ns_ / 2);
+  if (soon) return;
+  int64_t began = now_ms(), looked = began;
+  Sleeper sleeper(sleepers);
+  while (true) {
+    uint32_t seen = word.load(std::memory_order_seq_cst);
+    if (ready()) return;
+    futex_wait(word, seen, kLookNs, true);
+    if (ready()) return;
+    int64_t now = now_ms();
+    if ((now - looked) * 1000000 < kLookNs) continue;
+    looked = now;
+    look(now - began, missing);
+  }
+}
+
+void ShmCommunicator::meet() {
+  uint32_t target = uint32_t(++rounds_);
+  me().round.store(target, std::memory_order_release);
+  Gate& gate = segment_->gate(room_);
+  if (gate.arrivals.fetch_add(1, std::memory_order_acq_rel) + 1 == uint64_t(size_) * rounds_)
+    return announce(gate.generation, target, gate.sleepers);
+  await(
+      gate.generation, gate.sleepers, [&] { return reached(gate.generation.load(std::memory_order_acquire), target); },
+      [this, target](int q) { return !reached(member(q).round.load(std::memory_order_acquire), target); });
+}
+
+void ShmCommunicator::await_pair(std::atomic<uint32_t>& word, std::atomic<uint32_t>& sleepers, uint32_t steps,
+                                 int peer) {
+  auto ready = [&] { return reached(word.load(std::memory_order_acquire), steps); };
+  await(word, sleepers, ready, [&](int q) { return q == peer && !ready(); });
+}
+
+void ShmCommunicator::open() {
+  me().header[current_.sequence & 1].store(current_);
+  meet();
+  bool same = true;
+  for (int q = 0; q < size_; ++q) {
+    headers_[size_t(q)] = member(q).header[current_.sequence & 1].load();
+    same = same && same_collective(headers_[size_t(q)], current_);
+  }
+  if (!same) mismatch();
+}
+
+void ShmCommunicator::round() {
+  if (opened_) return meet();
+  opened_ = true;
+  open();
+}
+
+// Every rank holds the same headers here, so every rank writes the same sentence.
+void ShmCommunicator::mismatch() {
+  std::string calls;
+  for (int q = 0; q < size_; ++q) {
+    auto& call = headers_[size_t(q)];
+    bool told = false;
+    std::string who;
+    for (int p = 0; p < size_; ++p) {
+      if (!same_collective(headers_[size_t(p)], call)) continue;
+      if (p < q) told = true;
+      who += (who.empty() ? "" : ", ") + std::to_string(world_ranks_[size_t(p)]);
+    }
+    if (told) continue;
+    bool several = who.find(',') != std::string::npos;
+    calls += (calls.empty() ? "" : "; ") + std::string(several ? "ranks " : "rank ") + who + ": " +
+             (call.number ? describe(call) : "nothing");
+  }
+  throw Error(
+      "COMM", "collective #" + std::to_string(current_.sequence), "the same call on every rank", calls,
+      "this is the first call that differs: ranks must issue collectives in one order, with one shape and dtype");
+}
+
+Call ShmCommunicator::call_of(const Collective& op) const {
+  Call call;
+  call.primitive = op.primitive;
+  const Tensor& in = op.in.present ? op.in : op.out;
+  const Tensor& out = op.out.present ? op.out : op.in;
+  call.dtype = in.dtype, call.out_dtype = out.dtype;
+  call.address = reinterpret_cast<uint64_t>(in.data), call.out_address = reinterpret_cast<uint64_t>(out.data);
+  if (in.present || out.present) call.count = uint64_t(std::max(in.numel(), out.numel()));
+  call.bytes = call.count * dtype_bytes(call.dtype);
+  call.scale = op.scale, call.accumulate = op.accumulate, call.peer = op.peer;
+  set_tag(call, op.tag);
+  return call;
+}
+
+// Numbers a call, keeps its record, and makes its failure everybody's.
+void ShmCommunicator::run_call(Call call, const std::function<void()>& move) {
+  Member& m = me();
+  call.number = ++calls_;
+  if (call.primitive == Primitive::send)
+    call.sequence = ++sends_[size_t(call.peer)];
+  else if (call.primitive == Primitive::recv)
+    call.sequence = ++receives_[size_t(call.peer)];
+  else if (call.primitive != Primitive::hello)
+    call.sequence = ++collectives_;
+  current_ = call;
+  opened_ = false;
+  m.history[calls_ % Member::kHistory].store(call);
+  m.changed_ms.store(uint64_t(now_ms()), std::memory_order_relaxed);
+  m.issued.store(calls_, std::memory_order_release);
+  if (options_.jitter_us) {
+    random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
+    std::this_thread::sleep_for(std::chrono::microseconds(random_ % uint64_t(options_.jitter_us)));
+  }
+  try {
+    move();
+  } catch (const Error& error) {
+    if (leaving_) throw;
+    throw segment_->fail(error);
+  }
+  m.changed_ms.store(uint64_t(now_ms()), std::memory_order_relaxed);
+  m.finished.store(calls_, std::memory_order_release);
+}
+
+// Before any call of its own, a rank has met all others once.
+void ShmCommunicator::connect() {
+  if (segment_->failed()) throw segment_->failure();
+  if (leaving_) throw Error("DISPOSED", "collective", "a live group", "one that was destroyed", "");
+  if (ways_ == 0) hello();
+}
+
+void ShmCommunicator::run(const Collective& op) {
+  connect();
+  run_call(call_of(op), [&] {
+    if (op.primitive == Primitive::send) return send(op);
+    if (op.primitive == Primitive::recv) return receive(op);
+    pulls(current_) ? move_pulled(op) : move_staged(op);
+  });
+}
+
+// The first call of a group: do all have the same options, and can everybody read everybody's memory?
+void ShmCommunicator::hello() {
+  Call call;
+  call.primitive = Primitive::hello;
+  const char* names[] = {"auto", "pulled", "staged"};
+  set_tag(call, std::string("transport ") + names[int(options_.transport)] + ", chunkBytes " +
+                    std::to_string(options_.chunk_bytes));
+  call.address = reinterpret_cast<uint64_t>(&probe_);
+  run_call(call, [&] {
+    round();
+    bool can_read = options_.transport != Transport::staged;
+    for (int q = 0; q < size_ && can_read; ++q) {
+      uint64_t word = 0;
+      can_read = q == rank_ || (read_memory(process_of(q).pid, &word, headers_[size_t(q)].address, sizeof word) == 0 &&
+                                word == kProbe);
+    }
+    me().can_read.store(can_read, std::memory_order_relaxed);
+    round();
+    bool all = true;
+    for (int q = 0; q < size_; ++q) all = all && member(q).can_read.load(std::memory_order_relaxed);
+    if (!all && options_.transport == Transport::pulled)
+      throw Error("UNSUPPORTED", "transport pulled", "leave to read the other ranks' memory", "a refusal by the system",
+                  "use transport auto, or allow process_vm_readv (kernel.yama.ptrace_scope, seccomp)");
+    ways_ = all ? 2 : 1;
+  });
+}
+
+std::shared_ptr<Communicator> ShmCommunicator::split(int color, int key) {
+  struct Row {
+    int32_t color, key, room;
+  };
+  connect();
+  Call call;
+  call.primitive = Primitive::split;
+  std::vector<int> ranks;
+  int room = -1;
+  run_call(call, [&] {
+    std::vector<Row> rows(static_cast<size_t>(size_));
+    auto exchange = [&](Row mine) {
+      steps(
+          1, [&](int64_t) { std::memcpy(slot(rank_), &mine, sizeof mine); },
+          [&](int64_t) {
+            for (int q = 0; q < size_; ++q) std::memcpy(&rows[size_t(q)], slot(q), sizeof mine);
+          });
+    };
+    exchange({color, key, -1});
+    for (int q = 0; q < size_; ++q)
+      if (color >= 0 && rows[size_t(q)].color == color) ranks.push_back(q);
+    std::stable_sort(ranks.begin(), ranks.end(),
+                     [&](int a, int b) { return rows[size_t(a)].key < rows[size_t(b)].key; });
+    bool leads = !ranks.empty() && ranks[0] == rank_;
+    exchange({color, key, leads ? segment_->take_room(int(ranks.size())) : -1});
+    if (ranks.empty()) return;
+    room = rows[size_t(ranks[0])].room;
+    if (room < 0)
+      throw Error("COMM", "split", "room for one more group", "none", "destroy() groups that are no longer used");
+  });
+  if (ranks.empty()) return nullptr;
+  int rank = int(std::find(ranks.begin(), ranks.end(), rank_) - ranks.begin());
+  for (int& r : ranks) r = world_ranks_[size_t(r)];
+  std::shared_ptr<ShmCommunicator> part(new ShmCommunicator(segment_, room, rank, std::move(ranks), options_));
+  part->ways_ = int(ways_);
+  return part;
+}
+
+}  // namespace ds

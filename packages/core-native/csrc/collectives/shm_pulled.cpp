@@ -1,0 +1,118 @@
+// Shared-memory collectives that read straight out of the other ranks' memory.
+#include <algorithm>
+#include <memory>
+
+#include "../kernels/reduce/sum_ranks.h"
+#include "shm.h"
+
+namespace ds {
+namespace {
+
+// From here on two rounds and one copy are cheaper than one round and two copies.
+constexpr uint64_t kPullBytes = 64 * 1024;
+// What is read before it is summed must still be in the second-level cache.
+constexpr int64_t kScratchBytes = 256 * 1024;
+// Results beyond this are written past the caches, when nobody reads them next.
+constexpr int64_t kStreamBytes = 8 << 20;
+// all_reduce proceeds in blocks, so that the sums are copied while they are in a cache.
+constexpr int64_t kBlockBytes = 8 << 20;
+
+// The calling thread's scratch memory, page-aligned.
+char* scratch() {
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  thread_local std::unique_ptr<char, Free> memory(static_cast<char*>(std::aligned_alloc(4096, kScratchBytes)));
+  return memory.get();
+}
+
+}  // namespace
+
+bool ShmCommunicator::pulls(const Call& call) const {
+  if (size_ == 1) return true;
+  bool whole =
+      call.primitive == Primitive::all_reduce || call.primitive == Primitive::broadcast || is_pairwise(call.primitive);
+  return ways_ == 2 && call.bytes / uint64_t(whole ? 1 : size_) > kPullBytes;
+}
+
+void ShmCommunicator::pull(int rank, void* to, uint64_t address, size_t bytes) {
+  int error = read_memory(process_of(rank).pid, to, address, bytes);
+  if (error == 0) return;
+  if (!is_alive(process_of(rank)))
+    throw Error("COMM", short_name(current_), "every rank to be alive", name_of(rank) + " that has ended",
+                "its own output tells why; killed by signal 9 is mostly the system out of memory");
+  throw Error("COMM", short_name(current_), "memory of " + name_of(rank) + " that can be read",
+              std::string("the error ") + std::strerror(error), "try transport staged");
+}
+
+// out[0, n) = the sum of elements [from, from + n) of every rank's `in`.
+void ShmCommunicator::pull_and_sum(const Collective& op, int64_t from, int64_t n, void* out) {
+  const int64_t in_size = int64_t(dtype_bytes(op.in.dtype)), out_size = int64_t(dtype_bytes(op.out.dtype));
+  const int64_t others = std::max(size_ - 1, 1), step = kScratchBytes / others / 64 * 64;
+  const bool stream = n * out_size > kStreamBytes && out != op.in.as<char>() + from * in_size;
+  for (int64_t begin = 0; begin < n; begin += step / in_size) {
+    int64_t length = std::min(step / in_size, n - begin), offset = (from + begin) * in_size;
+    char* to = scratch();
+    for (int q = 0; q < size_; ++q) {
+      if (q == rank_) {
+        sources_[size_t(q)] = op.in.as<char>() + offset;
+        continue;
+      }
+      pull(q, to, headers_[size_t(q)].address + uint64_t(offset), size_t(length * in_size));
+      sources_[size_t(q)] = to;
+      to += step;
+    }
+    sum(op, static_cast<char*>(out) + begin * out_size, length, stream);
+  }
+}
+
+void ShmCommunicator::pulled_all_reduce(const Collective& op) {
+  const int64_t in_size = int64_t(dtype_bytes(op.in.dtype)), out_size = int64_t(dtype_bytes(op.out.dtype));
+  const int64_t n = op.in.numel(), block = kBlockBytes / in_size;
+  char* out = op.out.as<char>();
+  round();
+  for (int64_t b = 0; b < n; b += block) {
+    int64_t length = std::min(block, n - b);
+    // Slices begin at whole cache lines.
+    auto bound = [&](int q) { return b + (q == size_ ? length : length * q / size_ / 64 * 64); };
+    pull_and_sum(op, bound(rank_), bound(rank_ + 1) - bound(rank_), out + bound(rank_) * out_size);
+    meet();  // all have read our input here, and the sums are ready
+    for (int i = 1; i < size_; ++i) {
+      int q = (rank_ + i) % size_;
+      pull(q, out + bound(q) * out_size, headers_[size_t(q)].out_address + uint64_t(bound(q) * out_size),
+           size_t((bound(q + 1) - bound(q)) * out_size));
+    }
+  }
+  meet();
+}
+
+void ShmCommunicator::move_pulled(const Collective& op) {
+  if (op.primitive == Primitive::all_reduce) return pulled_all_reduce(op);
+  const int64_t size = int64_t(dtype_bytes(op.in.present ? op.in.dtype : DType::u8));
+  round();
+  if (op.primitive == Primitive::barrier) return;
+  if (op.primitive == Primitive::reduce_scatter) {
+    int64_t n = op.out.numel();
+    pull_and_sum(op, rank_ * n, n, op.out.data);
+    return meet();
+  }
+  if (op.primitive == Primitive::broadcast) {
+    if (rank_ != op.peer) pull(op.peer, op.out.data, headers_[size_t(op.peer)].address, size_t(op.out.numel() * size));
+    return meet();
+  }
+  // all_gather takes the whole `in` of each rank, all_to_all our slice of it.
+  bool gathers = op.primitive != Primitive::all_to_all;
+  int64_t bytes = op.out.numel() / size_ * size, offset = gathers ? 0 : rank_ * bytes;
+  for (int i = 0; i < size_; ++i) {
+    int q = (rank_ + i) % size_;
+    char* to = op.out.as<char>() + q * bytes;
+    const char* own = op.in.as<char>() + offset;
+    if (q != rank_)
+      pull(q, to, headers_[size_t(q)].address + uint64_t(offset), size_t(bytes));
+    else if (to != own && bytes)
+      std::memcpy(to, own, size_t(bytes));
+  }
+  meet();
+}
+
+}  // namespace ds
