@@ -80,6 +80,12 @@ export class InferenceEngine implements AsyncDisposable {
     return sequences.map((sequence) => resultOf(sequence, times));
   }
 
+  /** Turns a text into the ids that the model would read. @throws CONFIG without a tokenizer */
+  encode(text: string): number[] {
+    if (this.tokenizer) return this.tokenizer.encode(text);
+    throw noTokenizer('encode', 'a text', this.folder);
+  }
+
   /** Gives the logits [V] of the token that follows a prompt, before any sampling. @throws CONFIG */
   async logits(prompt: Prompt): Promise<Float32Array> {
     const ids = this.#idsOf('logits', prompt);
@@ -136,8 +142,7 @@ export class InferenceEngine implements AsyncDisposable {
   }
 
   #idsOf(op: string, prompt: Prompt, least = 1): readonly number[] {
-    if (typeof prompt === 'string' && !this.tokenizer) throw noTokenizer(op, 'a text', this.folder);
-    const ids = typeof prompt === 'string' ? this.tokenizer!.encode(prompt) : Array.from(prompt);
+    const ids = typeof prompt === 'string' ? this.encode(prompt) : Array.from(prompt);
     if (ids.length < least)
       throw new DsError({
         code: 'CONFIG',

@@ -1,0 +1,181 @@
+/** ds generate, logits and tokenize: the JSON that scripts rely on, the text that people see, and what is refused. */
+import { readFileSync } from 'node:fs';
+import { Readable } from 'node:stream';
+import { liveTensors } from '@ds/core-native';
+import { goldenModels, goldenPath, readGolden } from '../../../../test/support/golden';
+import { largestDifference } from '../../../../test/support/golden-bloom';
+import { main } from '../main';
+
+interface Outcome {
+  stdout: string;
+  stderr: string;
+  exitCode: number;
+}
+
+/** Runs `ds` in this process. */
+async function ds(args: readonly string[], stdin = ''): Promise<Outcome> {
+  const outcome: Outcome = { stdout: '', stderr: '', exitCode: 0 };
+  const catching = (stream: 'stdout' | 'stderr') =>
+    jest.spyOn(process[stream], 'write').mockImplementation((text) => {
+      outcome[stream] += String(text);
+      return true;
+    });
+  const spies = [catching('stdout'), catching('stderr')];
+  const realStdin = Object.getOwnPropertyDescriptor(process, 'stdin')!;
+  Object.defineProperty(process, 'stdin', { value: Readable.from([Buffer.from(stdin)]), configurable: true });
+  try {
+    await main(args);
+  } finally {
+    Object.defineProperty(process, 'stdin', realStdin);
+    for (const spy of spies) spy.mockRestore();
+    outcome.exitCode = Number(process.exitCode ?? 0);
+    process.exitCode = undefined;
+  }
+  return outcome;
+}
+
+const folder = goldenPath('bloom-tiny');
+const { prompts } = readGolden('bloom-tiny');
+const { text: promptText, input_ids, greedy_ids, greedy_text, last_logits, loss } = prompts[0]!;
+const ids = input_ids.join(',');
+
+afterEach(() => expect(liveTensors()).toBe(0));
+
+describe('ds generate', () => {
+  it.each([
+    ['--prompt', promptText, 'cpu'],
+    ['--ids', ids, 'cpu'],
+    ['--ids', ids, 'ref'],
+  ])('%s %s on %s prints one JSON object', async (flag, prompt, device) => {
+    const words = ['generate', folder, flag, prompt, '--max-new-tokens', '32', '--greedy', '--ignore-eos'];
+    const { stdout, exitCode } = await ds([...words, '--device', device, '--json']);
+    expect(exitCode).toBe(0);
+    expect(stdout.trim().split('\n')).toHaveLength(1);
+    expect(JSON.parse(stdout)).toMatchObject({
+      prompt_ids: input_ids,
+      ids: greedy_ids,
+      text: greedy_text,
+      tokens_per_second: expect.any(Number),
+    });
+  });
+
+  it('draws the same with the same seed', async () => {
+    const words = ['--temperature', '1.5', '--top-k', '50', '--top-p', '0.9', '--repetition-penalty', '1.1'];
+    const drawn = async (seed: string) => {
+      const all = ['generate', folder, '--ids', ids, ...words, '--max-new-tokens', '12', '--seed', seed, '--json'];
+      return JSON.parse((await ds(all)).stdout);
+    };
+    const first = await drawn('4');
+    expect(await drawn('4')).toMatchObject({ ids: first.ids, seed: 4 });
+    expect((await drawn('5')).ids).not.toEqual(first.ids);
+  });
+
+  it('streams text to stdout and figures to stderr without --json', async () => {
+    const words = ['generate', folder, '--prompt', promptText, '--max-new-tokens', '32'];
+    const { stdout, stderr } = await ds(words);
+    expect(stdout).toBe(`${greedy_text}\n`);
+    expect(stderr).toMatch(/32 tokens in .* tokens\/s/);
+    expect(await ds([...words, '--quiet'])).toMatchObject({ stdout: `${greedy_text}\n`, stderr: '' });
+  });
+
+  it.each([
+    [['--ids', '5', '--prompt', 'a'], 2, 'CONFIG', /either --prompt TEXT or --ids/],
+    [[], 2, 'CONFIG', /neither/],
+    [['--ids', '5,x'], 2, 'USAGE', /--ids/],
+    [['--ids', '5', '--greedy', '--top-p', '0.5'], 2, 'CONFIG', /greedy and topP/],
+    [['--ids', '5', '--top-p', '2'], 2, 'CONFIG', /topP/],
+    [['--ids', '512'], 2, 'CONFIG', /from 0 to 511/],
+    [['--ids', '5', '--device', 'cuda:0'], 1, 'DEVICE', /cuda:0/],
+    [['--ids', '5', '--dtype', 'int8'], 2, 'CONFIG', /dtype/],
+  ])('with %j fails with JSON and an exit code', async (words, code, name, message) => {
+    const { stdout, exitCode } = await ds(['generate', folder, ...words, '--json']);
+    expect(exitCode).toBe(code);
+    expect(JSON.parse(stdout)).toEqual({
+      error: { code: name, message: expect.stringMatching(message), hint: expect.any(String) },
+    });
+  });
+});
+
+describe('ds logits', () => {
+  it.each(['cpu', 'ref'])('on %s prints logits and loss', async (device) => {
+    for (const model of goldenModels) {
+      const [prompt] = readGolden(model).prompts;
+      const words = ['logits', goldenPath(model), '--ids', prompt!.input_ids.join(','), '--device', device, '--json'];
+      const printed = JSON.parse((await ds(words)).stdout);
+      expect(Object.keys(printed)).toEqual(['logits', 'loss']);
+      expect(largestDifference(printed.logits, prompt!.last_logits)).toBeLessThan(1e-4);
+      expect(Math.abs(printed.loss - prompt!.loss)).toBeLessThan(1e-5);
+    }
+  });
+
+  it('of a single token have no loss', async () => {
+    const printed = JSON.parse((await ds(['logits', folder, '--ids', '5', '--json'])).stdout);
+    expect(printed).toMatchObject({ loss: null, logits: { length: 512 } });
+  });
+
+  it('show people the most likely tokens', async () => {
+    const { stdout } = await ds(['logits', folder, '--prompt', promptText]);
+    expect(stdout).toContain(String(last_logits.indexOf(Math.max(...last_logits))));
+    expect(stdout).toContain(loss.toFixed(4));
+  });
+});
+
+describe('ds tokenize', () => {
+  interface GoldenText {
+    text: string;
+    ids: number[];
+    decoded: string;
+  }
+  const golden = readFileSync(goldenPath('bloom-tiny', 'tokenizer-golden.jsonl'), 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as GoldenText);
+
+  it('turns 300 strings into ids, lone surrogates and raw line separators included', async () => {
+    const lines = golden.map(({ text }) => JSON.stringify(text));
+    const { stdout, exitCode } = await ds(['tokenize', folder, '--json'], lines.join('\n'));
+    expect(exitCode).toBe(0);
+    expect(
+      stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line)),
+    ).toEqual(golden.map(({ ids }) => ids));
+    expect(golden.some(({ text }) => /[\ud800-\udfff](?![\udc00-\udfff])/.test(text))).toBe(true);
+    const raw = await ds(['tokenize', folder, '--json'], '"a\u2028b"\r\n"c"\n');
+    expect(raw.stdout.trimEnd().split('\n')).toHaveLength(2);
+  });
+
+  it('turns ids back into text', async () => {
+    const { stdout } = await ds(
+      ['tokenize', folder, '--json', '--decode'],
+      golden.map(({ ids }) => JSON.stringify(ids)).join('\n'),
+    );
+    expect(
+      stdout
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line)),
+    ).toEqual(golden.map(({ decoded }) => decoded));
+  });
+
+  it('takes plain text and plain ids without --json', async () => {
+    expect((await ds(['tokenize', folder], promptText)).stdout).toBe(`${input_ids.join(' ')}\n`);
+    expect((await ds(['tokenize', folder, '--decode'], `${ids}\n`)).stdout).toBe(promptText);
+  });
+
+  it.each([
+    [['--json'], '"a"\n[1]\n', /line 2: expected a JSON string, got \[1\]/],
+    [['--json'], '"a\n', /line 1: expected one JSON value/],
+    [['--json'], '"a"\n\n"b"', /line 2/],
+    [['--json', '--decode'], '[1, -1]', /line 1: expected a JSON array of ids/],
+    [['--json', '--decode'], '"a"', /line 1: expected a JSON array of ids/],
+  ])('%j refuses %j, naming the line', async (words, stdin, message) => {
+    const { stdout, exitCode } = await ds(['tokenize', folder, ...words], stdin);
+    expect(exitCode).toBe(1);
+    expect(JSON.parse(stdout.trimEnd().split('\n').at(-1)!).error).toMatchObject({
+      code: 'FORMAT',
+      message: expect.stringMatching(message),
+    });
+  });
+});
