@@ -1,0 +1,35 @@
+"""The other end of ../process-side.mjs: answers requests, one JSON object a line, until stdin ends."""
+
+import json
+import resource
+import sys
+import time
+
+
+def serve(prepare):
+    """Runs a rival. `prepare(spec)` gives an object with `run()`, and if it can be compared, `outputs(folder)`."""
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # Whatever a library prints must not be taken for an answer.
+    body = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if "prepare" in request:
+                body = prepare(request["prepare"])
+                answer = {"ready": True}
+            elif "run" in request:
+                start = time.perf_counter()
+                for _ in range(request["run"]):
+                    body.run()
+                answer = {"seconds": time.perf_counter() - start}
+            elif "outputs" in request:
+                answer = {"outputs": body.outputs(request["outputs"])}
+            else:
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                answer = {"facts": {"peak_rss_mb": round(peak)}}
+        except NotImplementedError as error:
+            answer = {"missing": str(error)}
+        except Exception as error:  # pylint: disable=broad-except
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
