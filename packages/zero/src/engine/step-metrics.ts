@@ -45,7 +45,7 @@ export class StepMetrics implements Disposable {
       squareSum(storage.gradShard, slot);
     });
     communicate(() => group.allReduce(this.#values, this.#values));
-    const values = await this.#values.numbers();
+    const values = await this.#read();
     const losses = this.#losses * group.size;
     this.#losses = 0;
     const squares = values.subarray(0, this.#units);
@@ -54,6 +54,11 @@ export class StepMetrics implements Disposable {
       loss: values[this.#units]! / losses,
       nonFiniteUnits: [...squares.keys()].filter((unit) => !Number.isFinite(squares[unit])),
     };
+  }
+
+  /** A plan's device has no numbers: there a step has a loss and a gradient of 0. */
+  async #read(): Promise<Float64Array> {
+    return this.#values.device.name === 'null' ? new Float64Array(this.#values.numel) : this.#values.numbers();
   }
 
   [Symbol.dispose](): void {
