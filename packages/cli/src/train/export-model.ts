@@ -6,8 +6,8 @@ import fs = require('node:fs');
 import path = require('node:path');
 
 import { keep } from '@ds/core-native';
-import { type JsonObject, ModelFolderWriter, readTokenizerFiles } from '@ds/io';
-import { bloomConfigToJson, exportedName } from '@ds/nn';
+import { type JsonObject, type ModelFolderContent, ModelFolderWriter, readTokenizerFiles } from '@ds/io';
+import { type BloomConfig, bloomConfigToJson, exportedName } from '@ds/nn';
 import type { UnitStorage, ZeroEngine } from '@ds/zero';
 import type { ModelSource } from './model';
 
@@ -41,22 +41,37 @@ export async function exportModel(
 }
 
 function createWriter(engine: ZeroEngine, { folder, model, tokenizerFolder }: ExportOptions): ModelFolderWriter {
-  fs.mkdirSync(path.dirname(path.resolve(folder)), { recursive: true });
+  const parameters = engine.plan.units.flatMap(({ layout }) => layout.places.map(({ parameter }) => parameter));
   const dtype = engine.config.paramDtype === 'bf16' ? 'bf16' : 'f32';
-  const { config } = model;
-  return ModelFolderWriter.create(folder, {
-    config: bloomConfigToJson(config, dtype === 'bf16' ? 'bfloat16' : 'float32') as JsonObject,
+  const content = folderContent(model.config, { dtype, parameters, tokenizerFolder });
+  fs.mkdirSync(path.dirname(path.resolve(folder)), { recursive: true });
+  return ModelFolderWriter.create(folder, { ...content, overwrite: true });
+}
+
+const torchDtypes = { f32: 'float32', bf16: 'bfloat16', f16: 'float16' } as const;
+
+export type ExportDtype = keyof typeof torchDtypes;
+
+/** Describes the folder of a model: its files, and the tensors to come in the order of `parameters`. */
+export function folderContent(
+  config: BloomConfig,
+  options: {
+    readonly dtype: ExportDtype;
+    readonly parameters: readonly { readonly name: string; readonly shape: readonly number[] }[];
+    readonly tokenizerFolder: string | null;
+  },
+): ModelFolderContent {
+  const { dtype, parameters, tokenizerFolder } = options;
+  return {
+    config: bloomConfigToJson(config, torchDtypes[dtype]) as JsonObject,
     generationConfig: {
       bos_token_id: config.bosTokenId,
       eos_token_id: config.eosTokenId,
       pad_token_id: config.padTokenId,
     },
-    tensors: engine.plan.units.flatMap(({ layout }) =>
-      layout.places.map(({ parameter: { name, shape } }) => ({ name: exportedName(name), dtype, shape })),
-    ),
+    tensors: parameters.map(({ name, shape }) => ({ name: exportedName(name), dtype, shape })),
     files: tokenizerFolder === null ? {} : readTokenizerFiles(tokenizerFolder),
-    overwrite: true,
-  });
+  };
 }
 
 /** Queues the reading of a unit's parameters; they are read before the unit's memory is used again. */

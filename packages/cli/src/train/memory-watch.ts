@@ -12,11 +12,13 @@ export class MemoryWatch {
   readonly #uses: readonly UnitUse[];
   #moments: MemoryMoment[] = [];
   #highest = 0;
+  #before: ReturnType<Device['account']>;
   readonly #highestOf = new Map<string, number>();
 
   constructor(engine: ZeroEngine, uses: readonly UnitUse[]) {
     this.#engine = engine;
     this.#uses = uses;
+    this.#before = engine.device.account();
   }
 
   /** Begins to follow. The device's peaks start anew at every op; the sums kept here stand in for them. */
@@ -26,10 +28,11 @@ export class MemoryWatch {
     this.#highest = 0;
     this.#highestOf.clear();
     device.resetPeak();
+    this.#before = device.account();
     this.#engine.onOp = (op) => this.#add(planOpText(plan, this.#uses, op), device);
   }
 
-  /** Ends it. @returns one moment an op, with the most that was held since the op before */
+  /** Ends it. @returns one moment an op, with the most that was held during it */
   stop(): readonly MemoryMoment[] {
     this.#engine.onOp = undefined;
     return this.#moments;
@@ -50,16 +53,18 @@ export class MemoryWatch {
     return this.#highestOf.get(owner) ?? 0;
   }
 
+  /** Books the most that was held during an op: what lay there before or after it, and what came and went in between. */
   #add(at: string, device: Device): void {
-    const { live, peak, owners } = device.account();
+    const account = device.account();
+    for (const [owner, { peak }] of Object.entries(account.owners))
+      this.#highestOf.set(owner, Math.max(this.highestOf(owner), peak));
+    this.#highest = Math.max(this.#highest, account.peak);
+    const larger = this.#before.live > account.live ? this.#before : account;
     const bytes: Record<string, number> = {};
-    for (const [owner, booked] of Object.entries(owners)) {
-      if (booked.live > 0) bytes[owner] = booked.live;
-      this.#highestOf.set(owner, Math.max(this.#highestOf.get(owner) ?? 0, booked.peak));
-    }
-    if (peak > live) bytes[workingOwner] = peak - live;
+    for (const [owner, { live }] of Object.entries(larger.owners)) if (live > 0) bytes[owner] = live;
+    if (account.peak > larger.live) bytes[workingOwner] = account.peak - larger.live;
     this.#moments.push({ at, bytes });
-    this.#highest = Math.max(this.#highest, peak);
+    this.#before = account;
     device.resetPeak();
   }
 }

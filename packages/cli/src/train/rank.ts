@@ -6,6 +6,7 @@ import { ProcessGroup } from '@ds/core-native';
 import { loadTokenizer } from '@ds/io';
 import { initialize, loadCheckpoint, loadTrainConfig, type TrainConfig, type ZeroEngine } from '@ds/zero';
 import { planByRunning } from '../plan/null-run';
+import { aboutModel } from './checkpoint-about';
 import { type DataSource, type OpenData, openData } from './data-source';
 import { exportModel } from './export-model';
 import { errorFields, type Job, type RankMessage } from './job';
@@ -47,6 +48,7 @@ async function main(): Promise<void> {
     data,
     tokenizer: job.data.kind === 'tokens' && job.data.tokenizer !== null ? loadTokenizer(job.data.tokenizer) : null,
     consumedSamples,
+    about: aboutModel(modelSource.config, tokenizerOf(job.data, modelSource), config.output),
     onRecord,
     stopAsked: () => stop.asked,
     deadlineMs: job.deadlineMs ?? Number.POSITIVE_INFINITY,
@@ -86,7 +88,7 @@ async function initializeEngine(
   group: ProcessGroup,
 ): Promise<ZeroEngine> {
   using weights = source.weightsFolder === undefined ? undefined : openWeightsFor(model, source.weightsFolder);
-  return initialize({
+  return await initialize({
     model,
     config: config.deepspeed,
     group,

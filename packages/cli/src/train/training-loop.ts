@@ -6,6 +6,7 @@ import type { UnitUse } from '@ds/nn';
 import { type MicroBatch, type StepReport, saveCheckpoint, type TrainConfig, type ZeroEngine } from '@ds/zero';
 import { dealSamples, evaluationRows, nextRows } from './batches';
 import { bitsPerByte, labelBytes } from './bits-per-byte';
+import type { CheckpointAbout } from './checkpoint-about';
 import type { OpenData } from './data-source';
 import { MemoryWatch, thinTimeline } from './memory-watch';
 import { checkpointsFolder } from './places';
@@ -19,6 +20,8 @@ export interface LoopParts {
   readonly data: OpenData;
   readonly tokenizer: HuggingFaceTokenizer | null;
   readonly consumedSamples: number;
+  /** What checkpoints keep of the model beside its weights. */
+  readonly about: CheckpointAbout;
   /** Rank 0 hears what happens. */
   readonly onRecord: (record: RunRecord) => void;
   /** Whether this rank was asked to stop. One rank is enough: all hear of it behind the same step. */
@@ -146,12 +149,12 @@ export class TrainingLoop {
   }
 
   async #save(): Promise<void> {
-    const { engine, config, onRecord, keep } = this.#parts;
+    const { about, engine, config, onRecord, keep } = this.#parts;
     if (!keep) return;
     const begin = performance.now();
     const folder = checkpointsFolder(config.output);
     const tag = `step-${engine.stepsTaken}`;
-    await saveCheckpoint(engine, folder, tag, { consumedSamples: this.consumedSamples });
+    await saveCheckpoint(engine, folder, tag, { ...about, consumedSamples: this.consumedSamples });
     const seconds = (performance.now() - begin) / 1000;
     onRecord({ type: 'checkpoint', step: engine.stepsTaken, path: path.join(folder, tag), seconds });
   }
