@@ -1,38 +1,9 @@
 /** ds generate, logits and tokenize: the JSON that scripts rely on, the text that people see, and what is refused. */
 import { readFileSync } from 'node:fs';
-import { Readable } from 'node:stream';
 import { liveTensors } from '@ds/core-native';
 import { goldenModels, goldenPath, readGolden } from '../../../../test/support/golden';
 import { largestDifference } from '../../../../test/support/golden-bloom';
-import { main } from '../main';
-
-interface Outcome {
-  stdout: string;
-  stderr: string;
-  exitCode: number;
-}
-
-/** Runs `ds` in this process. */
-async function ds(args: readonly string[], stdin = ''): Promise<Outcome> {
-  const outcome: Outcome = { stdout: '', stderr: '', exitCode: 0 };
-  const catching = (stream: 'stdout' | 'stderr') =>
-    jest.spyOn(process[stream], 'write').mockImplementation((text) => {
-      outcome[stream] += String(text);
-      return true;
-    });
-  const spies = [catching('stdout'), catching('stderr')];
-  const realStdin = Object.getOwnPropertyDescriptor(process, 'stdin')!;
-  Object.defineProperty(process, 'stdin', { value: Readable.from([Buffer.from(stdin)]), configurable: true });
-  try {
-    await main(args);
-  } finally {
-    Object.defineProperty(process, 'stdin', realStdin);
-    for (const spy of spies) spy.mockRestore();
-    outcome.exitCode = Number(process.exitCode ?? 0);
-    process.exitCode = undefined;
-  }
-  return outcome;
-}
+import { ds } from '../../test-support/ds';
 
 const folder = goldenPath('bloom-tiny');
 const { prompts } = readGolden('bloom-tiny');
