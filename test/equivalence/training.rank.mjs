@@ -2,30 +2,12 @@
 // lines on rank 0. Starting processes costs more than training here, so one launch does a whole matrix.
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { device, dtypeBytes, fill, liveTensors, ProcessGroup, Tensor } from '@ds/core-native';
+import { device, dtypeBytes, liveTensors, ProcessGroup } from '@ds/core-native';
 import { Bloom, bloomPresets } from '@ds/nn';
 import { initialize, loadCheckpoint, saveCheckpoint } from '@ds/zero';
 
 const runs = JSON.parse(readFileSync(process.argv[2], 'utf8'));
-const group = process.env.DS_TEST_DELAYS
-  ? delayed(await ProcessGroup.fromEnvironment())
-  : await ProcessGroup.fromEnvironment();
-
-/** Puts work of random length in front of every collective, so that each rank comes when it likes. */
-function delayed(group) {
-  const ballast = Tensor.empty([50_000]);
-  return new Proxy(group, {
-    get(target, name) {
-      const value = target[name];
-      if (typeof value !== 'function') return value;
-      if (!['allGather', 'allReduce', 'reduceScatter'].includes(name)) return value.bind(target);
-      return (...args) => {
-        for (let i = Math.floor(Math.random() * 40); i > 0; i--) fill(ballast, i);
-        return value.apply(target, args);
-      };
-    },
-  });
-}
+const group = await ProcessGroup.fromEnvironment();
 
 /** Rows of a (step, micro-batch, rank): the same whatever else differs. */
 function rowsOf(config, step, micro, rank) {
