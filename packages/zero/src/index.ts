@@ -13,5 +13,6 @@ export { type ShardPolicy, stagePolicies } from './partition/policy';
 export { layoutUnit, type ShardRange, shardRanges, type UnitLayout } from './partition/unit-layout';
 export { modelStateOwners, owners, UnitStorage } from './partition/unit-storage';
 export { makePlan, type Plan, type PlanOp, planHash, planOpText } from './plan/plan';
+export { type ElementSizes, planMemory } from './plan/plan-memory';
 export { planTraffic } from './plan/traffic';
 export * from './schedule';

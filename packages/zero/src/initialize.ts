@@ -8,6 +8,7 @@ import type { ZeroStage } from './estimate';
 import { type ShardPolicy, stagePolicies } from './partition/policy';
 import { layoutUnit, type UnitLayout } from './partition/unit-layout';
 import { makePlan, type Plan, planHash } from './plan/plan';
+import { planMemory } from './plan/plan-memory';
 
 export interface InitializeOptions {
   model: TrainableModel;
@@ -44,31 +45,85 @@ export async function initialize(options: InitializeOptions): Promise<ZeroEngine
 
 /** Makes the plan of a config for a model. Pure: nothing is allocated. */
 export function planFor(model: Pick<TrainableModel, 'units' | 'uses'>, config: DeepSpeedConfig): Plan {
-  const { zero, world } = config;
+  const { stage, overlapComm } = config.zero;
+  if (stage === 0 || !overlapComm) return planAtStage(model, config, stage, plain);
+  // Room for looking ahead is taken only where the stage below would need it too: a higher stage never costs more.
+  const below = memoryOf(planAtStage(model, config, (stage - 1) as ZeroStage, plain), config);
+  const plans = overlaps.map((overlap) => planAtStage(model, config, stage, overlap));
+  const fits = (plan: Plan) => memoryOf(plan, config).every((bytes, i) => bytes <= below[i]!);
+  return plans.find(fits) ?? plans.at(-1)!;
+}
+
+interface Overlap {
+  readonly prefetch: boolean;
+  readonly secondGradientBuffer: boolean;
+}
+
+const plain: Overlap = { prefetch: false, secondGradientBuffer: false };
+
+/** From the one that hides most to the one that holds least. */
+const overlaps: readonly Overlap[] = [
+  { prefetch: true, secondGradientBuffer: true },
+  { prefetch: true, secondGradientBuffer: false },
+  { prefetch: false, secondGradientBuffer: true },
+  plain,
+];
+
+function planAtStage(
+  model: Pick<TrainableModel, 'units' | 'uses'>,
+  { zero, world }: DeepSpeedConfig,
+  stage: ZeroStage,
+  overlap: Overlap,
+): Plan {
   const layouts = model.units.map((unit) => layoutUnit(unit, world));
-  const all = layouts.reduce((sum, layout) => sum + layout.elements, 0);
   const threshold = resolve(zero.persistenceThresholdElements, 0);
-  const units = layouts.map((layout) => ({ layout, policy: policyOf(layout, all, zero.stage, threshold) }));
-  // Looking one block ahead hides its gather behind the block at work; the embedding is too large to hold early.
-  const elements = units.map(({ layout }) => layout.elements).sort((a, b) => a - b);
+  const whole = unitsBetterWhole(layouts, world);
+  const units = layouts.map((layout) => ({ layout, policy: policyOf(layout, stage, whole, threshold) }));
+  // One block ahead hides its gather behind the block at work; the embedding is too large to hold early.
+  const elements = layouts.map((layout) => layout.elements).sort((a, b) => a - b);
   const median = elements[Math.floor(elements.length / 2)] ?? 0;
   return makePlan(units, model.uses, {
-    prefetchElements: resolve(zero.prefetchElements, zero.overlapComm ? median : 0),
+    prefetchElements: resolve(zero.prefetchElements, overlap.prefetch ? median : 0),
     maxLiveElements: resolve(zero.maxLiveElements, Number.POSITIVE_INFINITY),
     maxReuseDistanceElements: resolve(zero.maxReuseDistanceElements, -1),
     reduceBucketElements: resolve(zero.reduceBucketElements, 0),
     allgatherBucketElements: resolve(zero.allgatherBucketElements, 0),
-    overlap: zero.overlapComm,
+    secondGradientBuffer: overlap.secondGradientBuffer,
   });
 }
 
-/** The stage's row, but for units that cutting would make dearer. */
-function policyOf({ elements, world }: UnitLayout, all: number, stage: ZeroStage, threshold: number): ShardPolicy {
+/**
+ * Finds the units that cutting would make dearer: one that is larger than all other cut ones N-1 times over takes more
+ * room while it is at work than all shards together save.
+ */
+function unitsBetterWhole(layouts: readonly UnitLayout[], world: number): ReadonlySet<UnitLayout> {
+  const whole = new Set<UnitLayout>();
+  let rest = layouts.reduce((sum, { elements }) => sum + elements, 0);
+  for (const layout of [...layouts].sort((a, b) => b.elements - a.elements)) {
+    rest -= layout.elements;
+    if (layout.elements <= (world - 1) * rest) break;
+    whole.add(layout);
+  }
+  return whole;
+}
+
+/** The stage's row, but for units that stay whole. */
+function policyOf(
+  layout: UnitLayout,
+  stage: ZeroStage,
+  whole: ReadonlySet<UnitLayout>,
+  persistenceThreshold: number,
+): ShardPolicy {
   // One rank's part is everything.
-  if (world === 1) return stagePolicies[0];
-  // A unit larger than all others N-1 times over takes more room when it is gathered than all shards save.
-  const dominates = elements > (world - 1) * (all - elements);
-  return stage === 3 && (elements < threshold || dominates) ? stagePolicies[2] : stagePolicies[stage];
+  if (layout.world === 1) return stagePolicies[0];
+  if (stage > 1 && whole.has(layout)) return stagePolicies[1];
+  return stage === 3 && layout.elements < persistenceThreshold ? stagePolicies[2] : stagePolicies[stage];
+}
+
+function memoryOf(plan: Plan, { paramDtype, gradDtype, batch }: DeepSpeedConfig): number[] {
+  const bytes = (precision: 'fp32' | 'bf16') => (precision === 'bf16' ? 2 : 4);
+  const { accumulation } = batch;
+  return planMemory(plan, { paramBytes: bytes(paramDtype), gradBytes: bytes(gradDtype), accumulation });
 }
 
 async function expectSamePlan(plan: Plan, group: ProcessGroup): Promise<void> {

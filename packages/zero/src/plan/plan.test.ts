@@ -2,6 +2,7 @@ import { Bloom, type BloomConfig, bloomPresets } from '@ds/nn';
 import { parseDeepSpeedConfig } from '../config';
 import { planFor } from '../initialize';
 import { type Plan, type PlanOp, planHash, planOpText } from './plan';
+import { planMemory } from './plan-memory';
 import { planTraffic } from './traffic';
 
 const tiny: BloomConfig = { ...bloomPresets['bloom-tiny']!, layers: 2 };
@@ -76,14 +77,14 @@ describe('the plan of a micro-batch', () => {
   });
 
   it('reduces beside the next backward when communication overlaps, and gives the buffer back behind it', () => {
-    const made = plan({ stage: 2, overlap_comm: true });
+    const made = plan({ stage: 2, overlap_comm: true }, 2, { ...tiny, layers: 6 });
     const ops = text(made, made.plan.microBatch);
-    const reduce = ops.indexOf('reduce h.1');
+    const reduce = ops.indexOf('reduce h.4');
     expect(ops.slice(reduce, reduce + 4)).toEqual([
-      'reduce h.1',
-      'openGradient h.0',
-      'backward h.0',
-      'closeGradient h.1',
+      'reduce h.4',
+      'openGradient h.3',
+      'backward h.3',
+      'closeGradient h.4',
     ]);
   });
 
@@ -137,6 +138,36 @@ describe('the plan of a micro-batch', () => {
       expect(live).toBeLessThanOrEqual(60_000);
     }
     expect(live).toBe(0);
+  });
+});
+
+describe('the memory of a plan', () => {
+  it('is nowhere higher than that of the stage below, however it overlaps', () => {
+    const sizes = { paramBytes: 2, gradBytes: 4, accumulation: 1 };
+    const padding = 1024; // shards start at cache lines: a few hundred bytes on models of a few thousand parameters
+    for (const layers of [1, 2, 3, 8])
+      for (const vocabSize of [64, 1000, 20_000])
+        for (const world of [2, 3, 8]) {
+          const of = (stage: number, overlap: boolean) =>
+            planMemory(plan({ stage, overlap_comm: overlap }, world, { ...tiny, layers, vocabSize }).plan, sizes);
+          for (const stage of [1, 2, 3]) {
+            const below = of(stage - 1, false);
+            const here = of(stage, true);
+            const worse = here.flatMap((bytes, i) =>
+              bytes > below[i]! + padding ? [`compute ${i}: ${bytes} > ${below[i]}`] : [],
+            );
+            expect([layers, vocabSize, world, stage, ...worse]).toEqual([layers, vocabSize, world, stage]);
+          }
+        }
+  });
+
+  it('gives up the second gradient buffer where a shallow model has no room for it', () => {
+    const close = ({ plan: made, model }: ReturnType<typeof plan>) => {
+      const ops = text({ plan: made, model }, made.microBatch);
+      return ops[ops.indexOf('reduce h.1') + 1];
+    };
+    expect(close(plan({ stage: 2, overlap_comm: true }, 2, { ...tiny, layers: 2 }))).toBe('closeGradient h.1');
+    expect(close(plan({ stage: 2, overlap_comm: true }, 2, { ...tiny, layers: 8 }))).toBe('openGradient h.0');
   });
 });
 

@@ -43,7 +43,7 @@ export interface PlanOptions {
   /** The same for updated weights on their way to all ranks. */
   readonly allgatherBucketElements: number;
   /** Reductions run beside the next unit's backward, whose buffer is then a second one. */
-  readonly overlap: boolean;
+  readonly secondGradientBuffer: boolean;
 }
 
 export interface PlannedUnit {
@@ -216,7 +216,7 @@ class GradientPlanner {
     const ops: PlanOp[] = this.#waiting.map((unit) => ({ op: 'reduce', unit }));
     this.#reducing = this.#waiting;
     this.#waiting = [];
-    return this.#options.overlap ? ops : [...ops, ...this.#close()];
+    return this.#options.secondGradientBuffer ? ops : [...ops, ...this.#close()];
   }
 
   #close(): PlanOp[] {
