@@ -1,5 +1,7 @@
 // Shared-memory collectives that read straight out of the other ranks' memory.
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <memory>
 
 #include "../kernels/reduce/sum_ranks.h"
@@ -38,7 +40,7 @@ bool ShmCommunicator::pulls(const Call& call) const {
 void ShmCommunicator::pull(int rank, void* to, uint64_t address, size_t bytes) {
   int error = read_memory(process_of(rank).pid, to, address, bytes);
   if (error == 0) return;
-  if (!is_alive(process_of(rank)))
+  if (error == ESRCH || !is_alive(process_of(rank)))
     throw Error("COMM", short_name(current_), "every rank to be alive", name_of(rank) + " that has ended",
                 "its own output tells why; killed by signal 9 is mostly the system out of memory");
   throw Error("COMM", short_name(current_), "memory of " + name_of(rank) + " that can be read",

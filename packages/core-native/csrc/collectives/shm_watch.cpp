@@ -56,11 +56,11 @@ void ShmCommunicator::look_at(int peer, const std::function<bool(int)>& missing)
     waits_for_me = call.sequence > made[size_t(peer)];
   }
   if (mine && !theirs) waits_for_me = call.sequence > collectives_;
-  if (waits_for_me && missing(peer))
-    throw segment_->fail(
-        Error("COMM", short_name(current_), "calls that meet",
-              name_of(rank_) + ": " + describe(current_) + "; " + name_of(peer) + ": " + describe(call),
-              "all ranks must issue the calls of a group in one order"));
+  if (!waits_for_me || !missing(peer)) return;
+  std::string ours = name_of(rank_) + ": " + describe(current_), other = name_of(peer) + ": " + describe(call);
+  throw segment_->fail(Error("COMM", "collective", "calls that meet",
+                             rank_ < peer ? ours + "; " + other : other + "; " + ours,
+                             "all ranks must issue the calls of a group in one order"));
 }
 
 // Reads a peer's pending call, if it has one and it is not just changing.

@@ -1,0 +1,50 @@
+// Tensors beyond every internal block: larger than a slot, than all_reduce's blocks, than the caches.
+const { main } = require('./rank.cjs');
+
+const value = (rank, i) => Math.fround(Math.sin(i % 1000) * 10 ** (rank - 1));
+
+/** Index of the first element that differs from what all ranks' values make, or -1. */
+function firstWrong(got, N, from, what) {
+  return got.findIndex((x, i) => {
+    if (what === 'gather') return x !== value(Math.floor(i / (got.length / N)), i % (got.length / N));
+    let sum = value(0, from + i);
+    for (let q = 1; q < N; q++) sum = Math.fround(sum + value(q, from + i));
+    return x !== sum;
+  });
+}
+
+main(async ({ group, args, core }) => {
+  const { rank, size: N } = group;
+  const { Tensor } = core;
+  const n = args.elements;
+  const mine = Float32Array.from({ length: n * N }, (_, i) => value(rank, i));
+  const fill = () => Tensor.from(mine, [n * N]);
+  const results = {};
+
+  const reduced = fill();
+  group.allReduce(reduced, reduced);
+  results.allReduce = firstWrong(await reduced.read(), N, 0);
+
+  const odd = Tensor.empty([n * N - 1]);
+  group.allReduce(odd, reduced.view([n * N - 1]));
+  group.broadcast(reduced, N - 1);
+  results.allReduceApart = (await odd.read()).length;
+
+  const shard = Tensor.empty([n]);
+  group.reduceScatter(shard, fill());
+  results.reduceScatter = firstWrong(await shard.read(), N, rank * n);
+
+  const full = fill();
+  full.view([n], rank * n).writeBytes(mine.subarray(0, n));
+  group.allGather(full, full.view([n], rank * n));
+  results.allGather = firstWrong(await full.read(), N, 0, 'gather');
+
+  if (N > 1) {
+    const around = Tensor.empty([n]);
+    if (rank === 0) group.send(full.view([n]), 1, { tag: 'large' });
+    if (rank === 1) group.recv(around, 0, { tag: 'large' });
+    await core.device('cpu').stream.join();
+    results.message = rank === 1 ? (await around.read()).findIndex((x, i) => x !== value(0, i)) : -1;
+  }
+  return results;
+});

@@ -1,0 +1,41 @@
+// One rank does something else than the others; every rank reports how that ended.
+const { main, failureOf } = require('./rank.cjs');
+
+main(async ({ group, args, core }) => {
+  const { Tensor, device } = core;
+  const { rank, size: N } = group;
+  const odd = rank === N - 1;
+  const make = (n, dtype = 'f32') => Tensor.empty([n], { dtype });
+  const variants = {
+    primitive: () => (odd ? group.allGather(make(4 * N), make(4)) : group.allReduce(make(4), make(4))),
+    dtype: () => group.allGather(make(4 * N, odd ? 'i32' : 'f32'), make(4, odd ? 'i32' : 'f32'), { tag: 'weights' }),
+    count: () => group.allReduce(make(odd ? 100_000 : 4), make(odd ? 100_000 : 4), { tag: 'grads' }),
+    root: () => group.broadcast(make(4), odd ? 1 : 0),
+    tag: () => group.allReduce(make(4), make(4), { tag: odd ? 'layer 2' : 'layer 1' }),
+    scale: () => group.allReduce(make(4), make(4), { scale: odd ? 0.5 : 1 }),
+    message: () =>
+      odd ? group.recv(make(3), 0, { tag: 'm' }) : rank === 0 ? group.send(make(4), N - 1, { tag: 'm' }) : undefined,
+    // A rank that waits for a message while the sender waits for it in a collective: no time-out is needed to see it.
+    crossed: () => (odd ? group.recv(make(4), 0) : group.allReduce(make(4), make(4), { tag: 'grads' })),
+    // An op of the stream fails, so the collective behind it is never called.
+    skipped: () => {
+      if (odd) core.embedding(Tensor.from([99], [1], { dtype: 'i32' }), Tensor.empty([4, 8]));
+      group.allReduce(make(4), make(4), { tag: 'after the failure' });
+    },
+    abort: () => {
+      if (odd) return void setTimeout(() => group.abort('the loss is not a number'), 100);
+      group.allReduce(make(4), make(4));
+    },
+    leave: () => (odd ? group.destroy() : group.allReduce(make(4), make(4), { tag: 'without you' })),
+  };
+  group.barrier();
+  variants[args.variant]();
+  const started = Date.now();
+  const first = await failureOf(device('cpu').stream);
+  const waited = Date.now() - started;
+  if (args.variant === 'abort' && odd) await new Promise((resolve) => setTimeout(resolve, 400));
+  // Whatever a rank tries next ends with the same error: the failure is final, and everybody's.
+  if (args.variant !== 'leave' || !odd) group.barrier();
+  const next = await failureOf(device('cpu').stream);
+  return { first, next, waited };
+});

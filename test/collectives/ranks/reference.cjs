@@ -1,0 +1,62 @@
+// Collectives by the book: what each rank must hold, from what all ranks hold. Sums in f32 (f64 for f64) from rank 0 up,
+// scaled, rounded once. Inputs and results are packed arrays, 16-bit floats as their bits.
+const { core } = require('./rank.cjs');
+
+const { packNumbers, unpackNumbers } = core;
+
+/** One element of the sum over ranks. */
+function sumAt(wide, columns, i, scale) {
+  let sum = columns[0][i];
+  for (let q = 1; q < columns.length; q++) sum = wide ? sum + columns[q][i] : Math.fround(sum + columns[q][i]);
+  return wide ? sum * scale : Math.fround(sum * Math.fround(scale));
+}
+
+/** The sum of elements [begin, end) of every rank's input. */
+function sumOf(inputs, dtype, outDType, [begin, end], { scale = 1, before }) {
+  const wide = dtype === 'f64';
+  const columns = inputs.map((input) => unpackNumbers(dtype, input.subarray(begin, end)));
+  const old = before && unpackNumbers(outDType, before);
+  const sums = new Float64Array(end - begin);
+  for (let i = 0; i < sums.length; i++) {
+    const sum = sumAt(wide, columns, i, scale);
+    const total = old ? old[i] + sum : sum;
+    sums[i] = wide ? total : Math.fround(total);
+  }
+  return packNumbers(outDType, sums);
+}
+
+const slice = (array, r, n) => array.slice(r * n, (r + 1) * n);
+
+function concat(parts) {
+  const all = new parts[0].constructor(parts.reduce((n, part) => n + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
+/** The result of `op` on `rank`; `before` is what its out held, for accumulate. */
+function expected(op, inputs, rank, before) {
+  const N = inputs.length;
+  const n = inputs[0].length;
+  switch (op.primitive) {
+    case 'allReduce':
+      return sumOf(inputs, op.dtype, op.outDType, [0, n], { scale: op.scale });
+    case 'reduceScatter': {
+      const options = { scale: op.scale, before: op.accumulate ? before : undefined };
+      return sumOf(inputs, op.dtype, op.outDType, [(rank * n) / N, ((rank + 1) * n) / N], options);
+    }
+    case 'allGather':
+      return concat(inputs);
+    case 'broadcast':
+      return inputs[op.root];
+    case 'allToAll':
+      return concat(inputs.map((input) => slice(input, rank, n / N)));
+    case 'ring':
+      return inputs[(rank + N - 1) % N];
+  }
+}
+
+module.exports = { expected };
