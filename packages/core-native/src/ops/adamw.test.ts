@@ -5,6 +5,8 @@ import type { DType } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
 import { type AdamWStep, adamwStep } from './adamw';
 import { cast } from './cast';
+import { fill } from './elementwise';
+import { fillNormal } from './fill-normal';
 
 type State = Pick<AdamWStep, 'p' | 'm' | 'v'>;
 
@@ -62,7 +64,7 @@ describe('adamwStep', () => {
   it.each(['f32', 'bf16', 'f16'] as const)(
     'gives the same bits on every instruction set and for any cut, with %s gradients',
     async (dtype) => {
-      const n = 33001;
+      const n = 17001;
       const { isa: best, supported } = cpuFeatures();
       const grad = Tensor.from(
         normals(n, 3).map((g) => g * 10),
@@ -89,7 +91,7 @@ describe('adamwStep', () => {
         for (const isa of supported) {
           native.set_isa(isa);
           expect((await run([], decay)).equals(whole)).toBe(true);
-          expect((await run([1, 14, 8000, 24393], decay)).equals(whole)).toBe(true);
+          expect((await run([1, 14, 8000, 12393], decay)).equals(whole)).toBe(true);
         }
         native.set_isa(best);
       }
@@ -103,6 +105,24 @@ describe('adamwStep', () => {
     adamwStep({ ...state, grad, copy: grad, step: 1, lr: 0.1 });
     expect(await grad.read()).toEqual(await cast(state.p, 'bf16').read());
     expect((await state.m.numbers()).every((m) => m !== 0)).toBe(true);
+  });
+
+  it('writes a long copy past the caches with the same bits, aligned or not', async () => {
+    const n = 2 ** 20 + 37;
+    const make = (seed: number): Tensor => {
+      const t = Tensor.empty([n]);
+      fillNormal(t, { std: 1, seed });
+      return t;
+    };
+    const memory = Tensor.empty([n + 1], { dtype: 'bf16' });
+    for (const decay of ['decoupled', 'l2'] as const)
+      for (const offset of [0, 1]) {
+        const [p, grad, copy] = [make(1), make(2), memory.view([n], offset)];
+        const [m, v] = [fill(make(3), 0), fill(make(4), 0)];
+        adamwStep({ p, m, v, grad, copy, step: 1, lr: 0.1, weightDecay: 0.1, decay });
+        const [written, rounded] = [await copy.read(), await cast(p, 'bf16').read()];
+        expect(Buffer.from(written.buffer).equals(Buffer.from(rounded.buffer))).toBe(true);
+      }
   });
 
   it('takes bias correction 1 when told so', async () => {

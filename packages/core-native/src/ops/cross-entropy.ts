@@ -39,7 +39,7 @@ export function softmaxCrossEntropy(
   expectShape('softmax_cross_entropy', 'logits', logits, [null, null], 'merge leading dims with view()');
   expectShape('softmax_cross_entropy', 'targets', targets, [logits.dim(0)], 'one target for each row of logits');
   expectDType('softmax_cross_entropy', 'targets', targets, ['i32'], 'make targets with { dtype: "i32" }');
-  expectDevice('softmax_cross_entropy', logits, targets);
+  expectDevice('softmax_cross_entropy', logits, targets, options.losses);
   const { device, dtype, shape } = logits;
   const losses = options.losses ?? Tensor.empty([logits.dim(0)], { dtype: statisticsDType(dtype), device });
   expectShape('softmax_cross_entropy', 'losses', losses, [logits.dim(0)]);

@@ -39,40 +39,48 @@ namespace ds::DS_ISA {
 
 constexpr int kPhiloxCounters = kLanes / 4;  // counters in one vector of words
 
-// The words of counters first, first + 1, ... side by side: lane i is word i % 4 of counter first + i / 4.
-inline UVec philox_words(uint64_t first, uint64_t key) {
-#if defined(__AVX512F__) || defined(__AVX2__)
-  // A round in place: products of the even words land as (lo0, hi0, lo1, hi1), the new words are (hi1, lo1, hi0, lo0)
-  // with the old odd words and the key added to the even ones.
-  typedef uint64_t Quad __attribute__((vector_size(kLanes * 4)));
-  Quad x{}, k{}, multiplier{}, weyl{};
-  for (int i = 0; i < kLanes / 2; i += 2) {
-    x[i] = first + uint64_t(i) / 2;
-    k[i] = uint32_t(key), k[i + 1] = uint32_t(key >> 32);
-    multiplier[i] = kPhiloxM0, multiplier[i + 1] = kPhiloxM1;
-    weyl[i] = kPhiloxW0, weyl[i + 1] = kPhiloxW1;
+// The generator of one key, on vectors.
+class Philox {
+ public:
+  explicit Philox(uint64_t key) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      bool first = lane % 4 == 0, third = lane % 4 == 2;
+      for (int r = 0; r < kPhiloxRounds; ++r)
+        keys_[r][lane] = first   ? uint32_t(key) + uint32_t(r) * kPhiloxW0
+                         : third ? uint32_t(key >> 32) + uint32_t(r) * kPhiloxW1
+                                 : 0;
+      multipliers_[lane] = first ? kPhiloxM0 : third ? kPhiloxM1 : 0;
+      low_[lane] = lane % 4 < 2 ? ~0u : 0;
+      steps_[lane] = first ? uint32_t(lane / 4) : 0;
+    }
   }
-  for (int round = 0; round < kPhiloxRounds; ++round) {
+
+  // The words of counters first, first + 1, ... side by side: lane i is word i % 4 of counter first + i / 4.
+  UVec words(uint64_t first) const {
+    Quad x = ((first - Quad{}) & Quad(low_)) + Quad(steps_);
+    // A round in place: the products of the even words are (lo0, hi0, lo1, hi1), the new words (hi1, lo1, hi0, lo0)
+    // with the old odd words and the key added to the even ones.
+    for (int r = 0; r < kPhiloxRounds; ++r) {
 #if defined(__AVX512F__)
-    Quad product = Quad(_mm512_mul_epu32(__m512i(x), __m512i(multiplier)));
-    Quad turned = Quad(_mm512_shuffle_epi32(__m512i(product), _MM_PERM_ABCD));
+      Quad product = Quad(_mm512_mul_epu32(__m512i(x), __m512i(multipliers_)));
+      Quad turned = Quad(_mm512_shuffle_epi32(__m512i(product), _MM_PERM_ABCD));
+#elif defined(__AVX2__)
+      Quad product = Quad(_mm256_mul_epu32(__m256i(x), __m256i(multipliers_)));
+      Quad turned = Quad(_mm256_shuffle_epi32(__m256i(product), 0x1B));
 #else
-    Quad product = Quad(_mm256_mul_epu32(__m256i(x), __m256i(multiplier)));
-    Quad turned = Quad(_mm256_shuffle_epi32(__m256i(product), 0x1B));
+      UVec product = UVec((x & 0xffffffffu) * Quad(multipliers_)), reversed;
+      for (int lane = 0; lane < kLanes; ++lane) reversed[lane] = product[lane ^ 3];
+      Quad turned = Quad(reversed);
 #endif
-    x = turned ^ (x >> 32) ^ k;
-    k = Quad(UVec(k) + UVec(weyl));  // 32-bit sums: the key's halves do not carry into each other
+      x = turned ^ (x >> 32) ^ Quad(keys_[r]);
+    }
+    return UVec(x);
   }
-  return UVec(x);
-#else
-  UVec words{};
-  for (int c = 0; c < kPhiloxCounters; ++c) {
-    PhiloxWords four = philox(first + uint64_t(c), key);
-    for (int i = 0; i < 4; ++i) words[4 * c + i] = four.word[i];
-  }
-  return words;
-#endif
-}
+
+ private:
+  typedef uint64_t Quad __attribute__((vector_size(kLanes * 4)));
+  UVec keys_[kPhiloxRounds], multipliers_, low_, steps_;
+};
 
 }  // namespace ds::DS_ISA
 #endif

@@ -13,9 +13,8 @@ namespace {
 constexpr int64_t kBlock = 4096;  // elements summed before the blocks' sums are added in order
 constexpr int64_t kBlocksPerChunk = 8;
 
-// Half a vector of floats, widened: one native vector of doubles.
+// A vector of floats as doubles: two native vectors.
 constexpr int kWideLanes = kLanes / 2;
-typedef float Half __attribute__((vector_size(kWideLanes * 4)));
 typedef double Wide __attribute__((vector_size(kWideLanes * 8)));
 
 struct WidePair {
@@ -23,9 +22,17 @@ struct WidePair {
 };
 
 inline WidePair widen(Vec v) {
-  Half half[2];
-  std::memcpy(half, &v, sizeof half);
-  return {__builtin_convertvector(half[0], Wide), __builtin_convertvector(half[1], Wide)};
+#if defined(__AVX512F__)
+  __m512 x = __m512(v);
+  return {Wide(_mm512_cvtps_pd(_mm512_castps512_ps256(x))), Wide(_mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)))};
+#elif defined(__AVX2__)
+  __m256 x = __m256(v);
+  return {Wide(_mm256_cvtps_pd(_mm256_castps256_ps128(x))), Wide(_mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)))};
+#else
+  WidePair w;
+  for (int i = 0; i < kWideLanes; ++i) w.low[i] = v[i], w.high[i] = v[i + kWideLanes];
+  return w;
+#endif
 }
 
 template <bool square>
@@ -65,14 +72,24 @@ void reduce(const Tensor& out, const Tensor& x, bool accumulate) {
   *out.as<double>() = accumulate ? *out.as<double>() + total : total;
 }
 
-// x - x is 0 for every finite x, and NaN for the others.
+// x - x is 0 for every finite x, and NaN for the others; a sum of zeros stays 0.
+template <class T>
+Vec nonfinite_mark(const T* x, int64_t n) {
+  Vec mark{};
+  for_lanes(n, [&](auto load_at, auto) {
+    Vec v = load_at(x);
+    mark += v - v;
+  });
+  return mark;
+}
+
 template <class T>
 int64_t first_nonfinite(const T* x, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i += kLanes) {
-    Vec v = end - i >= kLanes ? load(x + i) : load_tail(x + i, end - i);
-    IVec bad = v - v != 0.0f;
-    for (int lane = 0; lane < kLanes; ++lane)
-      if (bad[lane]) return i + lane;
+  for (int64_t i = begin; i < end; i += kBlock) {
+    int64_t n = std::min(kBlock, end - i);
+    if (sum(nonfinite_mark(x + i, n)) == 0) continue;
+    for (int64_t j = i; j < i + n; ++j)
+      if (nonfinite_mark(x + j, 1)[0] != 0) return j;
   }
   return -1;
 }
