@@ -1,14 +1,11 @@
 /** Samples of token files: in Megatron's shuffled order for training, front to back for evaluation. */
 import { DsError } from '@ds/core-native';
 import type { IndexedTokens } from './indexed-tokens';
-import { buildSampleOrder, type SampleOrder } from './sample-order';
+import { buildSampleOrder, type SampleOrder, type SampleOrderOptions } from './sample-order';
 import type { TokenDataset } from './token-dataset';
 
-export interface GptDatasetOptions {
-  readonly sequenceLength: number;
-  /** Samples that training will draw; the data is repeated in epochs until they are reached. */
-  readonly numSamples: number;
-  readonly seed: number;
+/** `numSamples` is what training will draw in all; the data is repeated in epochs until it is reached. */
+export interface GptDatasetOptions extends SampleOrderOptions {
   /** Documents [begin, end) to use, as `splitByWeights` and `splitByRange` give them. Default: all. */
   readonly documents?: readonly [begin: number, end: number];
 }

@@ -119,7 +119,9 @@ describe('IndexedTokensWriter', () => {
     const prefix = join(folder, 'data');
     const write = (id: number): void => {
       using writer = IndexedTokensWriter.create(prefix, 'u16');
-      writer.addDocument([id, id, id]);
+      // The second version has another shape, but its .bin would satisfy the first one's index.
+      if (id === 1) writer.addDocument([1, 1, 1]);
+      else for (const count of [1, 5]) writer.addDocument(new Array(count).fill(id));
       writer.finish();
     };
     for (const operation of ['openSync', 'writeSync', 'fsyncSync', 'renameSync', 'rmSync'] as const) {
@@ -140,10 +142,7 @@ describe('IndexedTokensWriter', () => {
         expect(fs.readdirSync(folder).filter((name) => name.endsWith('.tmp'))).toEqual([]);
         if (!fs.existsSync(`${prefix}.idx`)) continue;
         using tokens = IndexedTokens.open(prefix);
-        expect([
-          [1, 1, 1],
-          [2, 2, 2],
-        ]).toContainEqual([...tokens.sequence(0)]);
+        expect(['1,1,1', '2']).toContain(tokens.sequence(0).join());
       }
     }
   });

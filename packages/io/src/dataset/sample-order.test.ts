@@ -80,6 +80,17 @@ describe('the order of samples', () => {
     },
   );
 
+  test('shuffles a last epoch apart below 95 % of its samples, or below the share given', () => {
+    // One document of 101 tokens: 10 samples of 10 in the first epoch; 95 % of 10, rounded down, are 9.
+    const separate = (numSamples: number, separateLastEpochBelow?: number): boolean => {
+      const share = separateLastEpochBelow === undefined ? {} : { separateLastEpochBelow };
+      return buildSampleOrder(upTo(1), Int32Array.of(101), { sequenceLength: 10, numSamples, seed: 1, ...share })
+        .separateLastEpoch;
+    };
+    expect([10, 11, 18, 19, 20].map((count) => separate(count))).toEqual([false, true, true, false, false]);
+    expect([17, 18].map((count) => separate(count, 0.8))).toEqual([true, false]);
+  });
+
   test('reads each token of each epoch once as an input, over any documents', () => {
     const size = fc.nat(9);
     const documents = fc
@@ -172,6 +183,11 @@ describe('blending', () => {
       expect([...sampleOf]).toEqual(dataset_sample_index);
     },
   );
+
+  test('begins with the heaviest dataset, wherever it stands', () => {
+    // Lags by hand, in sevenths: i=0 (1, 4, 2) i=1 (1, -3, 2) i=2 (2, 1, -3) i=3 (-4, 5, -1) i=4 (-3, 2, 1).
+    expect([...buildBlend([1, 4, 2], 5).datasetOf]).toEqual([1, 2, 0, 1, 1]);
+  });
 
   test('draws from each dataset in turn and asks each for enough', () => {
     const of = (name: number, length: number) => ({

@@ -8,7 +8,7 @@
 import { DsError } from '@ds/core-native';
 import { RandomState } from './mt19937';
 
-/** An epoch cut by the number of samples is shuffled apart if it supplies less than this share of its samples. */
+/** The share in the Megatron-DeepSpeed that trained BLOOM. NVIDIA's Megatron-LM has 0.8. */
 const SEPARATE_BELOW = 0.95;
 
 export interface SampleOrderOptions {
@@ -17,6 +17,11 @@ export interface SampleOrderOptions {
   /** Samples wanted; a few more may result, to the end of the last epoch. */
   readonly numSamples: number;
   readonly seed: number;
+  /**
+   * A last epoch of which less than this share of samples is wanted is shuffled apart, so that early training sees all
+   * documents equally often. Default 0.95, as BLOOM; 0.8 continues a run of NVIDIA's Megatron-LM.
+   */
+  readonly separateLastEpochBelow?: number;
 }
 
 export interface SampleOrder {
@@ -39,7 +44,7 @@ export interface SampleOrder {
  * @throws DsError CONFIG if the documents are too short for one sample, or sizes are no positive integers
  */
 export function buildSampleOrder(documents: Int32Array, sizes: Int32Array, options: SampleOrderOptions): SampleOrder {
-  const { sequenceLength, numSamples, seed } = options;
+  const { sequenceLength, numSamples, seed, separateLastEpochBelow = SEPARATE_BELOW } = options;
   requirePositive('sequenceLength', sequenceLength);
   requirePositive('numSamples', numSamples);
   const tokensPerEpoch = documents.reduce((sum, document) => sum + sizes[document]!, 0);
@@ -51,7 +56,7 @@ export function buildSampleOrder(documents: Int32Array, sizes: Int32Array, optio
   const samplesIn = (epochs: number): number => Math.floor((epochs * tokensPerEpoch - 1) / sequenceLength);
   const epochs = Math.max(1, Math.ceil((numSamples * sequenceLength + 1) / tokensPerEpoch));
   const beforeLast = epochs > 1 ? samplesIn(epochs - 1) : 0;
-  const fewFromLast = numSamples - beforeLast < Math.trunc(SEPARATE_BELOW * samplesIn(1));
+  const fewFromLast = numSamples - beforeLast < Math.trunc(separateLastEpochBelow * samplesIn(1));
   const separateLastEpoch = epochs > 1 && fewFromLast;
   const total = samplesIn(epochs);
   requireIndexable('documents over all epochs', epochs * documents.length);

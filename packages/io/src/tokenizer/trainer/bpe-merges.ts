@@ -2,7 +2,7 @@
  * Learns the merges of a byte-level BPE: again and again joins the most frequent pair of neighbours.
  *
  * Follows the Rust trainer of Hugging Face tokenizers to the letter, so that vocabularies agree: equal counts go to the
- * pair of lower ids; the count of a pair is not reduced by its own merge; a token that two merges form keeps its first id.
+ * pair of lower ids; the count of a pair is not reduced by its own merge; a merge that spells a special token takes its id.
  * Counts are kept up to date by the words a merge touches (an index of words per pair), never by passes over the corpus.
  * Source: Sennrich et al. 2016, section 3.2.
  */
@@ -64,16 +64,7 @@ export function learnMerges(table: WordTable, options: LearnMergesOptions): Lear
     learner.merge(next, vocabulary.idOf(vocabulary.tokens[first]! + vocabulary.tokens[second]!));
     options.onProgress?.(vocabulary.tokens.length);
   }
-  return {
-    tokens: vocabulary.tokens,
-    merges: lastOfEach(merges).map(([a, b]) => [vocabulary.tokens[a]!, vocabulary.tokens[b]!]),
-  };
-}
-
-/** A pair merged twice keeps its last rank, as where the Rust trainer stores merges by pair. */
-function lastOfEach(merges: readonly [number, number][]): [number, number][] {
-  const lastRank = new Map(merges.map(([a, b], rank) => [`${a} ${b}`, rank]));
-  return merges.filter(([a, b], rank) => lastRank.get(`${a} ${b}`) === rank);
+  return { tokens: vocabulary.tokens, merges: merges.map(([a, b]) => [vocabulary.tokens[a]!, vocabulary.tokens[b]!]) };
 }
 
 function spellWords(table: WordTable, vocabulary: Vocabulary): Words {
