@@ -19,7 +19,9 @@ function requireSample(index: number, length: number, hint: string): void {
 function documentRange(tokens: IndexedTokens, range: readonly [number, number] | undefined): Int32Array {
   const [begin, end] = range ?? [0, tokens.sequenceCount];
   if (Number.isInteger(begin) && Number.isInteger(end) && begin >= 0 && begin <= end && end <= tokens.sequenceCount) {
-    return Int32Array.from({ length: end - begin }, (_, i) => begin + i);
+    const documents = new Int32Array(end - begin);
+    for (let i = 0; i < documents.length; i++) documents[i] = begin + i;
+    return documents;
   }
   const expected = `documents within 0 to ${tokens.sequenceCount} of ${tokens.prefix}`;
   const hint = 'Split by the number of documents in the file.';

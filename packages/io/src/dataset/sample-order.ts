@@ -127,7 +127,8 @@ function findSampleStarts(sizes: Int32Array, order: Int32Array, total: number, s
 
 /** Numbers 0 … total - 1, the first `cut` shuffled among themselves, then the rest. */
 function shuffleInParts(total: number, cut: number, random: RandomState): Int32Array {
-  const numbers = Int32Array.from({ length: total }, (_, i) => i);
+  const numbers = new Int32Array(total);
+  for (let i = 0; i < total; i++) numbers[i] = i;
   random.shuffle(numbers.subarray(0, cut));
   random.shuffle(numbers.subarray(cut));
   return numbers;

@@ -29,6 +29,7 @@ export class HuggingFaceTokenizer implements Tokenizer {
   readonly padTokenId: number | undefined;
   readonly unkTokenId: number | undefined;
   readonly specialTokens: ReadonlyMap<string, number>;
+  readonly #path: string;
   readonly #checked: CheckedTokenizer;
   readonly #library: LibraryTokenizer;
   readonly #idOf: ReadonlyMap<string, number>;
@@ -39,6 +40,7 @@ export class HuggingFaceTokenizer implements Tokenizer {
 
   /** @throws DsError UNSUPPORTED for a step the library does not know; FORMAT for a role no token has */
   constructor(checked: CheckedTokenizer, roles: TokenRoles, path: string) {
+    this.#path = path;
     this.#checked = checked;
     const added = checked.addedTokens.map(({ content, id }) => [content, id] as const);
     this.#idOf = new Map([...checked.vocabulary, ...added]);
@@ -58,7 +60,9 @@ export class HuggingFaceTokenizer implements Tokenizer {
   }
 
   encode(text: string, options: EncodeOptions = {}): number[] {
-    const { ids } = this.#library.encode(toWellFormed(text), { add_special_tokens: options.addSpecialTokens ?? true });
+    const wellFormed = toWellFormed(text);
+    const settings = { add_special_tokens: options.addSpecialTokens ?? true };
+    const { ids } = this.#guard('encode', () => this.#library.encode(wellFormed, settings));
     if (!ids.includes(undefined as never)) return ids;
     throw new DsError({
       code: 'FORMAT',
@@ -113,7 +117,24 @@ export class HuggingFaceTokenizer implements Tokenizer {
   #decodeByLibrary(ids: number[], options: DecodeOptions): string {
     const known = ids.filter((id) => this.#tokenOf.has(id));
     if (known.length === 0) return '';
-    return this.#library.decode(known, { skip_special_tokens: options.skipSpecialTokens ?? false });
+    const settings = { skip_special_tokens: options.skipSpecialTokens ?? false };
+    return this.#guard('decode', () => this.#library.decode(known, settings));
+  }
+
+  /** Runs the library, whose steps check their settings only in use, and names the file if one fails. */
+  #guard<T>(op: string, run: () => T): T {
+    try {
+      return run();
+    } catch (error) {
+      throw new DsError({
+        code: 'FORMAT',
+        op,
+        expected: `usable steps in ${this.#path}`,
+        actual: error instanceof Error ? error.message : String(error),
+        hint: 'A normalizer, pre-tokenizer, post-processor or decoder lacks a setting; fetch or write the file again.',
+        cause: error,
+      });
+    }
   }
 
   #roleId(role: string, token: string | undefined, path: string): number | undefined {

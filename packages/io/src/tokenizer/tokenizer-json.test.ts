@@ -2,7 +2,8 @@ import fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DsError } from '@ds/core-native';
-import { loadTokenizer } from './load-tokenizer';
+import { mutate, randomFrom } from '../../test-support/mutate';
+import { createTokenizer, loadTokenizer } from './load-tokenizer';
 
 const golden = join(__dirname, '../../../../test/golden/bloom-tiny');
 
@@ -169,6 +170,42 @@ describe('a malformed tokenizer', () => {
     expect(() => loadTokenizer(join(golden, 'sharded'))).toThrow(/tokenizer.json, got no such file/);
     fs.writeFileSync(join(folder, 'tokenizer.json'), '{"model":{"vocab":{"a":1,"a":2}}}');
     expect(() => loadTokenizer(folder)).toThrow(/each key once.*"a" twice/);
+  });
+
+  test('is refused for pieces of length 0, and named when a step lacks a setting', () => {
+    const fixed = { type: 'FixedLength', length: 0 };
+    expect(refusal((json) => Object.assign(json, { pre_tokenizer: fixed })).message).toMatch(
+      /a length of 1 or more in pre_tokenizer/,
+    );
+    const broken = createTokenizer({ ...copy(), post_processor: { type: 'TemplateProcessing' } }, {}, 'its file');
+    expect(() => broken.encode('x')).toThrow(
+      expect.objectContaining({ code: 'FORMAT', expected: 'usable steps in its file' }),
+    );
+  });
+
+  test('2,000 damaged files are refused cleanly or give a tokenizer that works or says why not', () => {
+    const seed = fs.readFileSync(join(golden, 'tokenizer.json'));
+    // Damage the steps as often as the vocabulary, which is much longer.
+    const head = seed.indexOf('"model"');
+    const random = randomFrom(31);
+    const path = join(folder, 'tokenizer.json');
+    fs.writeFileSync(join(folder, 'tokenizer_config.json'), '{}');
+    let accepted = 0;
+    for (let round = 0; round < 2000; round++) {
+      const damaged =
+        round % 2 === 0
+          ? mutate(seed, random)
+          : Buffer.concat([mutate(seed.subarray(0, head), random), seed.subarray(head)]);
+      fs.writeFileSync(path, damaged);
+      try {
+        const tokenizer = loadTokenizer(path);
+        accepted++;
+        tokenizer.decode(tokenizer.encode('The river, runs </s> père 🦊'));
+      } catch (error) {
+        if (!DsError.is(error)) throw error;
+      }
+    }
+    expect(accepted).toBeGreaterThan(20);
   });
 
   test('takes roles from special_tokens_map.json and from objects', () => {

@@ -165,6 +165,10 @@ function checkStep(value: JsonValue, at: string, fail: Fail): JsonValue {
   if (typeof pattern === 'string' && pattern.length > LIMITS.patternChars) {
     throw fail(`at most ${LIMITS.patternChars} characters in the pattern of ${at}`, `${pattern.length}`);
   }
+  // A length of 0 would make the library cut for ever.
+  if (value.type === 'FixedLength' && !(Number.isInteger(value.length) && Number(value.length) > 0)) {
+    throw fail(`a length of 1 or more in ${at}`, shorten(JSON.stringify(value.length) ?? 'none'));
+  }
   const checked: JsonObject = {};
   for (const [key, item] of Object.entries(value)) {
     // A hostile `__proto__` key must stay an own key.
