@@ -15,10 +15,9 @@ export interface LoadProgress {
 export interface LoadWeightsOptions {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+  /** Read at once; default 4 MiB: large enough for the disk, small enough that the event loop runs in between. */
+  readonly pieceBytes?: number;
 }
-
-/** Read at once: large enough for the disk, small enough that the event loop runs in between. */
-const PIECE_BYTES = 4 << 20;
 
 /** What weights may be stored as. Quantised files need more than a conversion. */
 const fileDtypes: readonly string[] = ['f32', 'bf16', 'f16'];
@@ -35,17 +34,18 @@ export async function loadWeights(
   source: TensorSource,
   options: LoadWeightsOptions = {},
 ): Promise<void> {
+  const { pieceBytes = 4 << 20 } = options;
   checkTensors(storage, names, source);
   // In the order of the file, so that the disk is read in sequence.
   const parameterOf = new Map([...names].map(([parameter, name]) => [name, parameter]));
   const inOrder = source.names.filter((name) => parameterOf.has(name));
   const bytesTotal = inOrder.reduce((sum, name) => sum + source.info(name).byteLength, 0);
-  const buffer = new Uint8Array(Math.min(PIECE_BYTES, bytesTotal));
+  const buffer = new Uint8Array(Math.min(pieceBytes, bytesTotal));
   let bytesDone = 0;
   for (const name of inOrder) {
     const { dtype, elementCount, byteLength } = source.info(name);
     const elementBytes = elementCount === 0 ? 1 : byteLength / elementCount;
-    const pieceElements = Math.floor(PIECE_BYTES / elementBytes);
+    const pieceElements = Math.floor(pieceBytes / elementBytes);
     for (let start = 0; start < elementCount; start += pieceElements) {
       throwIfAborted('load', options.signal);
       const count = Math.min(pieceElements, elementCount - start);
