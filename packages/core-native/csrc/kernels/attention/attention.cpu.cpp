@@ -16,11 +16,11 @@ class Forward {
       : op_(op),
         s_(op.shape()),
         places_(op.mask ? op.mask.as<uint8_t>() : nullptr, s_.T, s_.B, s_.T),
-        norms_(s_.B * s_.H, s_.T, bool(op.slopes)) {}
+        norms_(op.slopes, s_.B, s_.H, s_.T, s_.T) {}
 
   void run() {
-    norms_.fill([&](int64_t bh, int64_t j) {
-      return squared_norm(head_rows<const T>(op_.qkv, s_, bh / s_.H, bh % s_.H, 1).row(j), s_.D);
+    norms_.fill([&](int64_t bh, int64_t first, int64_t n) {
+      return largest_square(head_rows<const T>(op_.qkv, s_, bh / s_.H, bh % s_.H, 1), first, n, s_.D);
     });
     constexpr int64_t kQueries = kStrip * kStripsPerChunk;
     int64_t pieces = (s_.T + kQueries - 1) / kQueries, heads = s_.B * s_.H;
@@ -45,7 +45,7 @@ class Forward {
     auto key = head_rows<const T>(op_.qkv, s_, b, h, 1), value = head_rows<const T>(op_.qkv, s_, b, h, 2);
     attend_all(w, sight, op_.causal ? end : s_.T, D, norms_, bh, keep ? &*keep : nullptr,
                [&](int64_t at, int64_t n, float* k, float* v) {
-                 pack_rows(key, at, n, D, k, D);
+                 pack_rows(key, at, n, D, k, round_up(D, kLanes));
                  pack_rows(value, at, n, D, v, D);
                });
     auto out = out_rows<T>(op_.out, s_, b, h);

@@ -56,7 +56,8 @@ void differentiate(const BackwardBlocks& w, const Sight& sight, int64_t first, i
   for (int64_t c = 0; c < w.width; c += kLanes) {
     Vec position = load(w.position + c), lse = load(w.lse + c), delta = load(w.delta + c);
     IVec query = lane_numbers() + int32_t(w.first + c);
-    for (int64_t j = 0; j < n; ++j) {
+    int64_t limit = masked && sight.causal ? key_limit(w.first, c, first, n) : n;
+    for (int64_t j = 0; j < limit; ++j) {
       float *p_at = w.p + j * w.width + c, *ds_at = w.ds + j * w.width + c;
       Vec x = load(p_at);
       if constexpr (biased) x = sight.slope * (sight.position[first + j] - position) + x;
@@ -83,8 +84,9 @@ class Backward {
       : op_(op),
         s_(op.shape()),
         places_(op.mask ? op.mask.as<uint8_t>() : nullptr, s_.T, s_.B, s_.T),
-        norms_(s_.B * s_.H, s_.T, bool(op.slopes)),
+        norms_(op.slopes, s_.B, s_.H, s_.T, s_.T),
         delta_(size_t(s_.B * s_.H * s_.T)),
+        reach_(op.slopes ? delta_.size() : 0),
         ld_(round_up(s_.D, kLanes)),
         groups_((s_.T + kGroup - 1) / kGroup),
         strips_((s_.T + kStrip - 1) / kStrip),
@@ -94,8 +96,10 @@ class Backward {
 
   void run() {
     int64_t heads = s_.B * s_.H;
-    norms_.fill([&](int64_t bh, int64_t j) { return squared_norm(rows(op_.qkv, bh, 1).row(j), s_.D); });
-    fill_delta();
+    norms_.fill([&](int64_t bh, int64_t first, int64_t n) {
+      return largest_square(rows(op_.qkv, bh, 1), first, n, s_.D);
+    });
+    describe_rows();
     if (heads >= kManyHeads) {
       parallel_for(heads, [&](int64_t bh) {
         for (int64_t g = 0; g < groups_; ++g) group(bh, g, nullptr);
@@ -116,16 +120,20 @@ class Backward {
     return head_rows<T>(op_.dqkv, s_, bh / s_.H, bh % s_.H, which);
   }
 
-  void fill_delta() {
+  void describe_rows() {
     int64_t pieces = (s_.T + kRowsPerChunk - 1) / kRowsPerChunk;
     parallel_for(s_.B * s_.H * pieces, [&](int64_t c) {
       int64_t bh = c / pieces, first = c % pieces * kRowsPerChunk, end = std::min(s_.T, first + kRowsPerChunk);
       auto out = out_rows<const T>(op_.out, s_, bh / s_.H, bh % s_.H);
       auto dout = out_rows<const T>(op_.dout, s_, bh / s_.H, bh % s_.H);
+      auto query = rows(op_.qkv, bh, 0);
       for (int64_t i = first; i < end; ++i) {
         Vec total{};
         for_lanes(s_.D, [&](auto load_at, auto) { total = load_at(out.row(i)) * load_at(dout.row(i)) + total; });
         delta_[size_t(bh * s_.T + i)] = sum(total);
+        if (norms_.of_head(bh))
+          reach_[size_t(bh * s_.T + i)] =
+              std::sqrt(squared_norm(query.row(i), s_.D)) * std::fabs(float(op_.scale)) * kLog2E;
       }
     });
   }
@@ -160,26 +168,39 @@ class Backward {
     bool met = false;
     for (int64_t at = 0; at < n; at += kKeyBlock) {
       int64_t key = first + at, count = std::min(kKeyBlock, n - at);
-      if (norms_ && w.may_skip(norms_.of(bh, key / kKeyBlock), sight.largest_bias(key, count), sight.slope)) continue;
+      if (norms_.of_head(bh) && w.may_skip(norms_.of(bh, key / kKeyBlock), sight.largest_bias(key, count), sight.slope))
+        continue;
       if (!met) pack(w, bh);
       met = true;
-      const float *k = w.k + at * ld_, *v = w.v + at * ld_;
-      block_product<From::zero>({k, ld_, 1}, count, w.width, D, w.query_columns, w.width, w.p, w.width);
-      block_product<From::zero>({v, ld_, 1}, count, w.width, D, w.dout_columns, w.width, w.ds, w.width);
-      if (keep) keep->draw(w.first, w.rows, key, count);
-      bool masked = (sight.causal && key + count - 1 > w.first) || !sight.all_visible(key, count);
-      auto go = sight.slope != 0 ? (masked ? differentiate<true, true> : differentiate<true, false>)
-                                 : (masked ? differentiate<false, true> : differentiate<false, false>);
-      go(w, sight, key, count, keep);
-      block_product<From::itself>({w.p, w.width, 1}, count, ld_, w.rows, w.dout, ld_, w.dv + at * ld_, ld_);
-      block_product<From::itself>({w.ds, w.width, 1}, count, ld_, w.rows, w.query, ld_, w.dk + at * ld_, ld_);
-      block_product<From::itself>({w.ds, 1, w.width}, w.rows, ld_, count, k, ld_, w.dq, ld_);
+      meet_block(w, sight, at, key, count, keep);
     }
     return met;
   }
 
+  // Keys key .. key + n - 1 of the sequence, which are at .. at + n - 1 of the group.
+  void meet_block(BackwardBlocks& w, const Sight& sight, int64_t at, int64_t key, int64_t n, KeepBits* keep) const {
+    bool cut = sight.causal && key + n - 1 > w.first, masked = cut || !sight.all_visible(key, n);
+    int64_t step = cut ? kStep : n, width = w.width;
+    for (int64_t j = 0; j < n; j += step) {
+      int64_t c = cut ? first_column(w.first, key + j) : 0, m = std::min(step, n - j);
+      Left k{w.k + (at + j) * ld_, ld_, 1}, v{w.v + (at + j) * ld_, ld_, 1};
+      block_product<From::zero>(k, m, width - c, s_.D, w.query_columns + c, width, w.p + j * width + c, width);
+      block_product<From::zero>(v, m, width - c, s_.D, w.dout_columns + c, width, w.ds + j * width + c, width);
+    }
+    if (keep) keep->draw(w.first, w.rows, key, n);
+    auto go = sight.slope != 0 ? (masked ? differentiate<true, true> : differentiate<true, false>)
+                               : (masked ? differentiate<false, true> : differentiate<false, false>);
+    go(w, sight, key, n, keep);
+    for (int64_t j = 0; j < n; j += step) {
+      int64_t c = cut ? first_column(w.first, key + j) : 0, m = std::min(step, n - j), rows = w.rows - c;
+      const float *p = w.p + j * width + c, *ds = w.ds + j * width + c;
+      block_product<From::itself>({p, width, 1}, m, ld_, rows, w.dout + c * ld_, ld_, w.dv + (at + j) * ld_, ld_);
+      block_product<From::itself>({ds, width, 1}, m, ld_, rows, w.query + c * ld_, ld_, w.dk + (at + j) * ld_, ld_);
+      block_product<From::itself>({ds, 1, width}, rows, ld_, m, w.k + (at + j) * ld_, ld_, w.dq + c * ld_, ld_);
+    }
+  }
+
   void describe(BackwardBlocks& w, int64_t bh, const Sight& sight) const {
-    auto query = rows(op_.qkv, bh, 0);
     for (int64_t i = 0; i < w.width; ++i) {
       int64_t at = w.first + std::min(i, w.rows - 1);
       float lse = op_.lse.as<float>()[bh * s_.T + at];
@@ -187,7 +208,7 @@ class Backward {
       w.lse[i] = lse == -INFINITY || i >= w.rows ? INFINITY : lse * kLog2E;
       w.delta[i] = i < w.rows ? delta_[size_t(bh * s_.T + at)] : 0.0f;
       w.position[i] = sight.position[at];
-      if (norms_) w.reach[i] = std::sqrt(squared_norm(query.row(at), s_.D)) * std::fabs(float(op_.scale)) * kLog2E;
+      w.reach[i] = norms_.of_head(bh) ? reach_[size_t(bh * s_.T + at)] : 0.0f;
     }
   }
 
@@ -246,7 +267,7 @@ class Backward {
   AttentionShape s_;
   Places places_;
   KeyNorms norms_;
-  std::vector<float> delta_;  // [B, H, T]
+  std::vector<float> delta_, reach_;  // [B, H, T]; reach: |query| as packed
   int64_t ld_, groups_, strips_;
   bool sum_dq_;            // whether dq gathers in f32 beside the output
   std::vector<float> dq_;  // [B, H, T, ld]; with many heads a thread holds that of its head alone

@@ -11,6 +11,14 @@ namespace {
 constexpr int64_t kGroups = kKeyBlock / kCacheGroup;
 static_assert(kCacheGroup % kLanes == 0);
 
+// Up to this many new tokens go one after the other: beyond, the strips are faster even with empty lanes.
+constexpr int64_t kFewQueries = 4;
+
+template <class T>
+Vec load_some(const T* at, int64_t count) {
+  return count == kLanes ? load(at) : load_tail(at, count);
+}
+
 // One query on its way through the keys; the arithmetic is that of Strip.
 struct QueryRow {
   float* query;  // [D], in units of log 2
@@ -22,7 +30,7 @@ struct QueryRow {
 // The rows of a thread, of which `rows` are in use.
 struct RowBlocks {
   float* scores;  // [kKeyBlock]
-  QueryRow row[kLanes];
+  QueryRow row[kFewQueries];
   RowBlocks(Pieces& pieces, int64_t D) : scores(pieces.take(kKeyBlock)) {
     for (auto& r : row) r.query = pieces.take(D), r.sum = pieces.take(round_up(D, kLanes));
   }
@@ -37,12 +45,12 @@ class Cached {
         S_(op.k_cache.dim(2)),
         keys_(op.past + s_.T),
         places_(op.mask ? op.mask.as<uint8_t>() : nullptr, op.mask ? op.mask.dim(1) : 0, s_.B, keys_),
-        norms_(s_.B * s_.H, keys_, bool(op.slopes) && s_.T >= kLanes) {}
+        norms_(op.slopes, s_.B, s_.H, keys_, s_.T) {}
 
   void run() {
     int64_t heads = s_.B * s_.H;
     if (s_.T == 0) return;
-    if (s_.T < kLanes) {
+    if (s_.T <= kFewQueries) {
       parallel_for(heads, [&](int64_t bh) {
         append(bh);
         few(bh);
@@ -50,15 +58,7 @@ class Cached {
       return;
     }
     parallel_for(heads, [&](int64_t bh) { append(bh); });
-    norms_.fill([&](int64_t bh, int64_t j) {
-      const T* keys = head(op_.k_cache, bh);
-      float total = 0;
-      for (int64_t d = 0; d < s_.D; ++d) {
-        float x = load_tail(keys + cached_key(j, d, S_, s_.D), 1)[0];
-        total += x * x;
-      }
-      return total;
-    });
+    norms_.fill([&](int64_t bh, int64_t first, int64_t n) { return largest_square(bh, first, n); });
     constexpr int64_t kQueries = kStrip * kStripsPerChunk;
     int64_t pieces = (s_.T + kQueries - 1) / kQueries;
     parallel_for(pieces * heads, [&](int64_t chunk) {
@@ -92,15 +92,46 @@ class Cached {
     auto w = in_scratch<ForwardBlocks>(D);
     for (int64_t at = first; at < end; at += kStrip)
       w.strips[w.count++].start(rows(bh, 0), at, std::min(kStrip, end - at), op_.past, D, factor(), sight(bh), w.rows);
-    const T *keys = head(op_.k_cache, bh), *values = head(op_.v_cache, bh);
-    attend_all(w, sight(bh), op_.past + end, D, norms_, bh, nullptr, [&](int64_t at, int64_t n, float* k, float* v) {
-      for (int64_t j = 0; j < n; ++j)
-        for (int64_t d = 0; d < D; ++d) k[j * D + d] = load_tail(keys + cached_key(at + j, d, S_, D), 1)[0];
-      pack_rows(Rows<const T>{values, D}, at, n, D, v, D);
-    });
+    auto pack = [&](int64_t at, int64_t n, float* k, float* v) {
+      pack_keys(head(op_.k_cache, bh), at, n, k, w.rows);
+      pack_rows(Rows<const T>{head(op_.v_cache, bh), D}, at, n, D, v, D);
+    };
+    attend_all(w, sight(bh), op_.past + end, D, norms_, bh, nullptr, pack);
     auto out = out_rows<T>(op_.out, s_, bh / s_.H, bh % s_.H);
     for (int64_t i = 0; i < w.count; ++i)
       finish(w.strips[i], D, 1.0f, out, w.strips[i].first - op_.past, nullptr, w.rows);
+  }
+
+  // Calls fn(group, width, j, count) for the vectors of keys j .. j + count - 1 of [first, first + n): the vector at d is
+  // at group + d * width. The last group of a cache may be narrower than a vector.
+  template <class F>
+  void for_key_vectors(const T* keys, int64_t first, int64_t n, F&& fn) const {
+    for (int64_t at = first; at < first + n; at += kLanes) {
+      int64_t group = at / kCacheGroup * kCacheGroup, width = std::min(kCacheGroup, S_ - group);
+      fn(keys + group * s_.D + (at - group), width, at, std::min<int64_t>(kLanes, first + n - at));
+    }
+  }
+  float largest_square(int64_t bh, int64_t first, int64_t n) const {
+    Largest largest;
+    for_key_vectors(head(op_.k_cache, bh), first, n, [&](const T* at, int64_t width, int64_t, int64_t count) {
+      Vec square{};
+      for (int64_t d = 0; d < s_.D; ++d) {
+        Vec x = load_some(at + d * width, count);
+        square = x * x + square;
+      }
+      for (int64_t lane = 0; lane < count; ++lane) largest.add(square[lane]);
+    });
+    return largest.value;
+  }
+
+  // Keys first .. first + n - 1 as rows [n, ld]. buffer: [ld, kLanes]
+  void pack_keys(const T* keys, int64_t first, int64_t n, float* to, float* buffer) const {
+    int64_t ld = round_up(s_.D, kLanes);
+    std::fill(buffer + s_.D * kLanes, buffer + ld * kLanes, 0.0f);
+    for_key_vectors(keys, first, n, [&](const T* at, int64_t width, int64_t j, int64_t count) {
+      for (int64_t d = 0; d < s_.D; ++d) store(buffer + d * kLanes, load_some(at + d * width, count));
+      transpose(buffer, ld, kLanes, kLanes, to + (j - first) * ld, 1.0f);
+    });
   }
 
   void few(int64_t bh) const {
@@ -126,11 +157,11 @@ class Cached {
     }
   }
 
-  // Raw scores of the keys first .. first + n - 1 (rounded up to a cache group) for one query.
+  // Raw scores of the keys first .. first + n - 1 (rounded up to whole vectors) for one query.
   void score(const QueryRow& row, int64_t first, int64_t n, const T* keys, float* scores) const {
     int64_t D = s_.D;
     const T* group = keys + first * D;
-    if (first + kKeyBlock <= S_ && n > kKeyBlock - kCacheGroup) {
+    if (n == kKeyBlock) {
       Vec dot[kKeyBlock / kLanes] = {};
       for (int64_t d = 0; d < D; ++d)
         for (int64_t g = 0; g < kGroups; ++g)
@@ -141,18 +172,11 @@ class Cached {
       for (int64_t c = 0; c < kKeyBlock / kLanes; ++c) store(scores + c * kLanes, dot[c]);
       return;
     }
-    for (int64_t at = 0; at < n; at += kCacheGroup, group += kCacheGroup * D) {
-      int64_t width = std::min(kCacheGroup, S_ - first - at);
-      for (int64_t c = 0; c < kCacheGroup; c += kLanes) {
-        Vec dot{};
-        int64_t count = std::min<int64_t>(kLanes, width - c);
-        if (count == kLanes)
-          for (int64_t d = 0; d < D; ++d) dot = row.query[d] * load(group + d * width + c) + dot;
-        else if (count > 0)
-          for (int64_t d = 0; d < D; ++d) dot = row.query[d] * load_tail(group + d * width + c, count) + dot;
-        store(scores + at + c, dot);
-      }
-    }
+    for_key_vectors(keys, first, n, [&](const T* at, int64_t width, int64_t j, int64_t count) {
+      Vec dot{};
+      for (int64_t d = 0; d < D; ++d) dot = row.query[d] * load_some(at + d * width, count) + dot;
+      store(scores + (j - first), dot);
+    });
   }
 
   void attend_row(QueryRow& row, const Sight& seen, int64_t first, int64_t n, const T* keys, const T* values,
@@ -162,7 +186,7 @@ class Cached {
     for (int64_t c = 0; c < n; c += kLanes) {
       Vec x = load(scores + c);
       int64_t count = std::min<int64_t>(kLanes, n - c);
-      if (seen.slope != 0) x = seen.slope * (load_tail_or_all(seen.position + first + c, count) - position) + x;
+      if (seen.slope != 0) x = seen.slope * (load_some(seen.position + first + c, count) - position) + x;
       for (int64_t lane = 0; seen.mask && lane < count; ++lane)
         if (!seen.mask[first + c + lane]) x[lane] = -INFINITY;
       x = select(lane_numbers() < int32_t(count), x, splat(-INFINITY));
@@ -176,20 +200,35 @@ class Cached {
     for (int64_t j = 0; j < n; ++j) part[j % 4] += scores[j];
     float shrink = exp2_negative(before - base)[0];
     row.largest = after[0];
-    row.total = row.total * shrink + ((part[0] + part[1]) + (part[2] + part[3]));
-    const T* value = values + first * s_.D;
-    for (int64_t d = 0; d < s_.D; d += kLanes) {
-      int64_t count = std::min<int64_t>(kLanes, s_.D - d);
+    float more = (part[0] + part[1]) + (part[2] + part[3]);
+    row.total = row.total * shrink + more;
+    if (more == 0 && shrink == 1) return;  // all too far away: their values would change no bit
+    add_values(row, values + first * s_.D, n, scores, shrink);
+  }
+
+  // row.sum = row.sum * shrink + p v, v [n, D]: a few vectors of the row at a time, to read v in one sweep.
+  void add_values(const QueryRow& row, const T* v, int64_t n, const float* p, float shrink) const {
+    constexpr int kAtOnce = 64 / kLanes;
+    int64_t D = s_.D, d = 0;
+    for (; d + kAtOnce * kLanes <= D; d += kAtOnce * kLanes) {
+      Vec sum[kAtOnce];
+#pragma GCC unroll 16
+      for (int i = 0; i < kAtOnce; ++i) sum[i] = load(row.sum + d + i * kLanes) * shrink;
+      for (int64_t j = 0; j < n; ++j) {
+        const T* at = v + j * D + d;
+#pragma GCC unroll 16
+        for (int i = 0; i < kAtOnce; ++i) sum[i] = load(at + i * kLanes) * p[j] + sum[i];
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kAtOnce; ++i) store(row.sum + d + i * kLanes, sum[i]);
+    }
+    for (; d < D; d += kLanes) {
+      int64_t count = std::min<int64_t>(kLanes, D - d);
       Vec sum = load(row.sum + d) * shrink;
-      if (count == kLanes)
-        for (int64_t j = 0; j < n; ++j) sum = load(value + j * s_.D + d) * scores[j] + sum;
-      else
-        for (int64_t j = 0; j < n; ++j) sum = load_tail(value + j * s_.D + d, count) * scores[j] + sum;
+      for (int64_t j = 0; j < n; ++j) sum = load_some(v + j * D + d, count) * p[j] + sum;
       store(row.sum + d, sum);
     }
   }
-
-  static Vec load_tail_or_all(const float* p, int64_t count) { return count == kLanes ? load(p) : load_tail(p, count); }
 
   const AttentionCached& op_;
   AttentionShape s_;

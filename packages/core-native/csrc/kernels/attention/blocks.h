@@ -170,6 +170,33 @@ struct Sight {
   }
 };
 
+// Where the diagonal cuts a block of scores, the block is worked in steps of this many keys: the step at key j needs
+// the queries (columns) from first_column on, and a vector of queries the keys before key_limit, both rounded outwards.
+constexpr int64_t kStep = 16;
+
+inline int64_t first_column(int64_t first_query, int64_t key) {
+  return std::max<int64_t>(0, key - first_query) / kLanes * kLanes;
+}
+inline int64_t key_limit(int64_t first_query, int64_t column, int64_t first_key, int64_t n) {
+  int64_t last = first_query + column + kLanes - 1 - first_key;
+  return last < 0 ? 0 : std::min(n, (last / kStep + 1) * kStep);
+}
+
+// Calls body(j, slot) for j = 0 .. n - 1 with the constant slot j % 4: four running values hide the latency of their
+// sum or maximum, and fix its order.
+template <class Body>
+inline void in_four_slots(int64_t n, Body&& body) {
+  std::integral_constant<int, 0> zero;
+  std::integral_constant<int, 1> one;
+  std::integral_constant<int, 2> two;
+  std::integral_constant<int, 3> three;
+  int64_t j = 0;
+  for (; j + 4 <= n; j += 4) body(j, zero), body(j + 1, one), body(j + 2, two), body(j + 3, three);
+  if (j < n) body(j, zero);
+  if (j + 1 < n) body(j + 1, one);
+  if (j + 2 < n) body(j + 2, two);
+}
+
 inline IVec lane_numbers() {
   IVec v{};
   for (int i = 0; i < kLanes; ++i) v[i] = i;

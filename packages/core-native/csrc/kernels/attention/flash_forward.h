@@ -14,10 +14,10 @@ constexpr int64_t kStripsPerChunk = 4;
 // A strip of queries on its way through the keys. Arrays of `width` hold one number a query.
 struct Strip {
   int64_t first, rows, width;  // queries first .. first + rows - 1, rounded up to whole vectors
-  float* query;                // [D, width] (D rounded up to whole vectors)
-  float* sum;                  // [D, width]: sum over keys of probability * value, relative to `largest`
+  float* query;                // [ld, width], ld: D rounded up to whole vectors
+  float* sum;                  // [ld, width]: sum over keys of probability * value, relative to `largest`
   float *largest, *total;      // the largest score so far, and the sum of 2^(score - largest)
-  float *position, *norm;      // position of the query; |query|
+  float *position, *norm;      // position of the query; its length, as packed
   float* shrink;               // what the last block made of the older sums
 
   Strip(Pieces& pieces, int64_t D)
@@ -38,9 +38,11 @@ struct Strip {
     std::fill(sum, sum + ld * width, 0.0f);
     std::fill(largest, largest + width, -INFINITY);
     std::fill(total, total + width, 0.0f);
-    for (int64_t i = 0; i < width; ++i) {
-      position[i] = sight.position[first + std::min(i, n - 1)];
-      norm[i] = std::sqrt(squared_norm(rows_buffer + i * ld, ld)) * std::fabs(factor);
+    for (int64_t i = 0; i < width; ++i) position[i] = sight.position[first + std::min(i, n - 1)];
+    for (int64_t c = 0; c < width; c += kLanes) {
+      Vec square{};
+      for (int64_t d = 0; d < D; ++d) square = load(query + d * width + c) * load(query + d * width + c) + square;
+      store(norm + c, sqrt(square));
     }
   }
   // Whether every probability of a block is negligible beside the largest one so far; then visiting it would change no
@@ -63,8 +65,9 @@ void soften_columns(const Strip& strip, const Sight& sight, int64_t first, int64
     float* column = scores + c;
     Vec position = load(strip.position + c);
     IVec query = lane_numbers() + int32_t(strip.first + c);
+    int64_t limit = masked && sight.causal ? key_limit(strip.first, c, first, n) : n;
     Vec largest[4] = {splat(-INFINITY), splat(-INFINITY), splat(-INFINITY), splat(-INFINITY)};
-    for (int64_t j = 0; j < n; ++j) {
+    in_four_slots(limit, [&](int64_t j, auto slot) {
       Vec x = load(column + j * strip.width);
       if constexpr (biased) x = sight.slope * (sight.position[first + j] - position) + x;
       if constexpr (masked) {
@@ -73,17 +76,17 @@ void soften_columns(const Strip& strip, const Sight& sight, int64_t first, int64
         if (sight.causal) x = select(query >= int32_t(first + j), x, splat(-INFINITY));
       }
       if constexpr (biased || masked) store(column + j * strip.width, x);
-      largest[j % 4] = max(x, largest[j % 4]);
-    }
+      largest[slot] = max(x, largest[slot]);
+    });
     Vec before = load(strip.largest + c);
     Vec after = max(max(max(largest[0], largest[1]), max(largest[2], largest[3])), before);
     Vec base = select(after > -INFINITY, after, Vec{});  // no key seen yet: -inf - 0 instead of -inf + inf
     Vec part[4] = {};
-    for (int64_t j = 0; j < n; ++j) {
+    in_four_slots(limit, [&](int64_t j, auto slot) {
       Vec p = exp2_negative(load(column + j * strip.width) - base);
       store(column + j * strip.width, p);
-      part[j % 4] += p;
-    }
+      part[slot] += p;
+    });
     Vec shrink = exp2_negative(before - base);
     store(strip.shrink + c, shrink);
     store(strip.largest + c, after);
@@ -91,41 +94,46 @@ void soften_columns(const Strip& strip, const Sight& sight, int64_t first, int64
   }
 }
 
-// Lets a strip see the keys first .. first + n - 1, given as k, v [n, D].
+// Lets a strip see the keys first .. first + n - 1, given as k [n, ld], v [n, D].
 inline void attend(const Strip& strip, const Sight& sight, int64_t first, int64_t n, int64_t D, const float* k,
                    const float* v, float* scores, KeepBits* keep) {
-  int64_t width = strip.width;
+  int64_t width = strip.width, ld = round_up(D, kLanes);
   if (sight.causal) n = std::min(n, strip.first + strip.rows - first);
-  block_product<From::zero>({k, D, 1}, n, width, D, strip.query, width, scores, width);
-  bool masked = (sight.causal && first + n - 1 > strip.first) || !sight.all_visible(first, n);
-  bool biased = sight.slope != 0;
-  if (biased) {
-    masked ? soften_columns<true, true>(strip, sight, first, n, scores)
-           : soften_columns<true, false>(strip, sight, first, n, scores);
-  } else {
-    masked ? soften_columns<false, true>(strip, sight, first, n, scores)
-           : soften_columns<false, false>(strip, sight, first, n, scores);
+  bool cut = sight.causal && first + n - 1 > strip.first, masked = cut || !sight.all_visible(first, n);
+  int64_t step = cut ? kStep : n;
+  for (int64_t j = 0; j < n; j += step) {
+    int64_t c = cut ? first_column(strip.first, first + j) : 0;
+    block_product<From::zero>({k + j * ld, ld, 1}, std::min(step, n - j), width - c, D, strip.query + c, width,
+                              scores + j * width + c, width);
   }
+  auto soften = sight.slope != 0 ? (masked ? soften_columns<true, true> : soften_columns<true, false>)
+                                 : (masked ? soften_columns<false, true> : soften_columns<false, false>);
+  soften(strip, sight, first, n, scores);
   if (keep) keep->drop(scores, strip.first, strip.rows, width, first, n);
-  block_product<From::itself_times>({v, 1, D}, D, width, n, scores, width, strip.sum, width, strip.shrink);
+  for (int64_t j = 0; j < n; j += step) {
+    int64_t c = cut ? first_column(strip.first, first + j) : 0;
+    auto add = j == 0 ? block_product<From::itself_times> : block_product<From::itself>;
+    add({v + j * D, 1, D}, D, width - c, std::min(step, n - j), scores + j * width + c, width, strip.sum + c, width,
+        strip.shrink + c);
+  }
 }
 
 struct ForwardBlocks {
-  float *k, *v;   // [kKeyBlock, D]
-  float* rows;    // [kStrip, D] (D rounded up to whole vectors)
+  float *k, *v;   // [kKeyBlock, ld], [kKeyBlock, D]; ld is D rounded up to whole vectors
+  float* rows;    // [kStrip, ld]
   float* scores;  // [kKeyBlock, kStrip]
   Strip strips[kStripsPerChunk];
   int64_t count = 0;  // of strips in use
 
   ForwardBlocks(Pieces& pieces, int64_t D)
-      : k(pieces.take(kKeyBlock * D)),
+      : k(pieces.take(kKeyBlock * round_up(D, kLanes))),
         v(pieces.take(kKeyBlock * D)),
         rows(pieces.take(kStrip * round_up(D, kLanes))),
         scores(pieces.take(kKeyBlock * kStrip)),
         strips{{pieces, D}, {pieces, D}, {pieces, D}, {pieces, D}} {}
 };
 
-// Lets the strips see keys 0 .. keys - 1 of a head. pack(first, n, k, v) fetches n keys and values as [n, D].
+// Lets the strips see keys 0 .. keys - 1 of a head. pack(first, n, k, v) fetches n keys as [n, ld] and values as [n, D].
 // The newest block comes first: with ALiBi it holds the largest scores, which make the far blocks negligible.
 template <class Pack>
 void attend_all(ForwardBlocks& w, const Sight& sight, int64_t keys, int64_t D, const KeyNorms& norms, int64_t head,
@@ -136,7 +144,8 @@ void attend_all(ForwardBlocks& w, const Sight& sight, int64_t keys, int64_t D, c
     for (int64_t i = 0; i < w.count; ++i) {
       const Strip& strip = w.strips[i];
       if (sight.causal && first >= strip.first + strip.rows) continue;
-      if (norms && strip.may_skip(norms.of(head, first / kKeyBlock), sight.largest_bias(first, n), sight.slope))
+      if (norms.of_head(head) &&
+          strip.may_skip(norms.of(head, first / kKeyBlock), sight.largest_bias(first, n), sight.slope))
         continue;
       if (!packed) pack(first, n, w.k, w.v);
       packed = true;

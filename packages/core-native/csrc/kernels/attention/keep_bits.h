@@ -23,7 +23,7 @@ class KeepBits {
   // `row`: number of the head's first row in [B, H, T]; the element (i, j) of the head has the number (row + i) * T +
   // j.
   KeepBits(double p, int64_t seed, int64_t offset, int64_t row, int64_t T)
-      : threshold_(dropout_threshold(p)), seed_(uint64_t(seed)), offset_(uint64_t(offset)), row_(row), T_(T) {}
+      : threshold_(dropout_threshold(p)), random_(uint64_t(seed)), offset_(uint64_t(offset)), row_(row), T_(T) {}
 
   // Makes the bits of queries first .. first + rows - 1 for keys key .. key + n - 1, n <= kKeyBlock.
   void draw(int64_t first, int64_t rows, int64_t key, int64_t n) {
@@ -31,7 +31,7 @@ class KeepBits {
       uint64_t element = uint64_t((row_ + first + i) * T_ + key), bits = 0;
       int64_t skip = int64_t(element % 4);  // the first counter's words before our element
       for (int64_t at = -skip; at < n; at += kLanes) {
-        UVec words = philox_words(offset_ + uint64_t(int64_t(element) + at) / 4, seed_);
+        UVec words = random_.words(offset_ + uint64_t(int64_t(element) + at) / 4);
         uint64_t kept = lane_bits(IVec((words >> 8) >= threshold_));
         bits |= at < 0 ? kept >> skip : kept << at;
       }
@@ -60,7 +60,8 @@ class KeepBits {
 
  private:
   uint32_t threshold_;
-  uint64_t seed_, offset_;
+  Philox random_;
+  uint64_t offset_;
   int64_t row_, T_;
   alignas(64) uint32_t low_[kStrip], high_[kStrip];
 };
