@@ -111,17 +111,27 @@ class Moments implements Disposable {
   }
 }
 
-/** Compares with the reference's weights after five steps: 99.9 % of them within 1e-4, all within the five steps of lr. */
+/**
+ * Compares with the reference's weights after five steps: all within the five steps of lr, and 99.9 % within 1e-4 even if
+ * the key biases, which are noise, count as wrong.
+ */
 async function expectTrainedWeights(bloom: HeldBloom, elements: number): Promise<void> {
   const trained = readGoldenTensors('bloom-tiny', 'trained-5-steps.safetensors');
-  const differences: number[] = [];
+  const isKey = (i: number) => Math.floor(i / bloom.model.shape.headSize) % 3 === 1;
+  let [count, off, largest] = [0, 0, 0];
   for (const { name, data } of bloom.model.parameters) {
     const wanted = trained.get(exportedName(name))!.values;
-    for (const [i, value] of (await data!.numbers()).entries()) differences.push(Math.abs(value - wanted[i]!));
+    for (const [i, value] of (await data!.numbers()).entries()) {
+      const difference = Math.abs(value - wanted[i]!);
+      largest = Math.max(largest, difference);
+      count++;
+      if (difference >= 1e-4 && !(name.endsWith('query_key_value.bias') && isKey(i))) off++;
+    }
   }
-  expect(differences).toHaveLength(elements);
-  expect(differences.filter((difference) => difference >= 5e-3)).toEqual([]);
-  expect(differences.filter((difference) => difference >= 1e-4).length).toBeLessThan(elements / 1000);
+  expect(count).toBe(elements);
+  expect(largest).toBeLessThan(5e-3);
+  // 128 of the 132,992 elements are key biases; the reference itself has a handful of others near a zero gradient.
+  expect(off).toBeLessThanOrEqual(Math.floor(elements / 1000) - 128);
 }
 
 describe.each(cases)('training on %s with the weights of %s', (device: DeviceName, name: GoldenModel) => {
