@@ -3,6 +3,7 @@
 #include "../../runtime/pool.h"
 #include "../common/dispatch.h"
 #include "../common/vec.h"
+#include "library_gemm.h"
 #include "linear.h"
 
 namespace ds::DS_ISA {
@@ -23,6 +24,38 @@ std::vector<float> widen(const Tensor& t) {
 
 void linear(const Linear& op) {
   int64_t R = op.x.rows(), K = op.x.dim(-1), N = op.weight.dim(0);
+  if (has_library_gemm()) {
+    std::vector<float> xs, ws, ys;
+    auto f32 = [](const Tensor& t, std::vector<float>& buffer) {
+      if (t.dtype == DType::f32) return t.as<float>();
+      buffer = widen(t);
+      return buffer.data();
+    };
+    const float *x = f32(op.x, xs), *w = f32(op.weight, ws);
+    float* y = op.y.as<float>();
+    if (op.y.dtype != DType::f32 || (op.residual && op.residual.data == op.y.data)) {
+      ys.resize(size_t(R * N));
+      y = ys.data();
+    }
+    library_gemm({R, N, K, x, K, false, w, K, true, y, N, false});
+    if (!op.bias && !op.gelu && !op.pre && !op.residual && y == op.y.as<float>()) return;
+    dispatch_float(op.weight.dtype, [&]<class W>() {
+      dispatch_float(op.x.dtype, [&]<class T>() {
+        parallel_ranges(R, 16, [&](int64_t begin, int64_t end) {
+          for (int64_t r = begin; r < end; ++r)
+            for_lanes(N, [&](auto load_at, auto store_at) {
+              Vec v = load_at(y + r * N);
+              if (op.bias) v += load_at(op.bias.as<W>());
+              if (op.pre) store_at(op.pre.as<T>() + r * N, v);
+              if (op.gelu) v = 0.5f * v * (1.0f + tanh(0.79788456f * v * (1.0f + 0.044715f * v * v)));
+              if (op.residual) v += load_at(op.residual.as<T>() + r * N);
+              store_at(op.y.as<T>() + r * N, v);
+            });
+        });
+      });
+    });
+    return;
+  }
   std::vector<float> x = widen(op.x), w = widen(op.weight);
   parallel_ranges(R, kRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r)
@@ -45,6 +78,12 @@ void linear(const Linear& op) {
 
 void linear_backward_input(const LinearBackwardInput& op) {
   int64_t R = op.dy.rows(), N = op.weight.dim(0), K = op.weight.dim(1);
+  if (has_library_gemm() && op.dx.dtype == DType::f32) {
+    std::vector<float> ws;
+    const float* w = op.weight.as<float>();
+    if (op.weight.dtype != DType::f32) w = (ws = widen(op.weight)).data();
+    return library_gemm({R, K, N, op.dy.as<float>(), N, false, w, K, false, op.dx.as<float>(), K, op.accumulate});
+  }
   std::vector<float> dy = widen(op.dy), w = widen(op.weight);
   parallel_ranges(R, kRows, [&](int64_t begin, int64_t end) {
     std::vector<float> row;
@@ -69,6 +108,23 @@ void linear_backward_input(const LinearBackwardInput& op) {
 
 void linear_backward_weight(const LinearBackwardWeight& op) {
   int64_t R = op.dy.rows(), N = op.dweight.dim(0), K = op.dweight.dim(1);
+  if (has_library_gemm() && op.dy.dtype == DType::f32) {
+    library_gemm(
+        {N, K, R, op.dy.as<float>(), N, true, op.x.as<float>(), K, false, op.dweight.as<float>(), K, op.accumulate});
+    if (!op.dbias) return;
+    parallel_ranges(N, 64, [&](int64_t begin, int64_t end) {
+      float total[64] = {};
+      for (int64_t r = 0; r < R; ++r)
+        for_lanes(end - begin, [&](auto load_at, auto store_at) {
+          store_at(total, load_at(total) + load_at(op.dy.as<float>() + r * N + begin));
+        });
+      for (int64_t n = begin; n < end; ++n) {
+        float& d = op.dbias.as<float>()[n];
+        d = op.accumulate ? d + total[n - begin] : total[n - begin];
+      }
+    });
+    return;
+  }
   std::vector<float> dy = widen(op.dy), x = widen(op.x);
   parallel_ranges(N, kRows, [&](int64_t begin, int64_t end) {
     std::vector<float> row;

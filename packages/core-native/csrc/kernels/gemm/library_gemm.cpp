@@ -1,0 +1,40 @@
+#include "library_gemm.h"
+
+#include "../../runtime/pool.h"
+#ifdef DS_HAVE_OPENBLAS
+#include <cblas.h>
+#endif
+
+namespace ds {
+
+#ifdef DS_HAVE_OPENBLAS
+
+bool has_library_gemm() { return true; }
+
+void library_gemm(const LibraryGemm& g) {
+  if (g.M == 0 || g.N == 0) return;
+  // Eight slices of the larger side: enough for a worker that lost its core to be helped out, few enough for the
+  // library to work on large panels. Cut by the problem alone, in multiples of 16 so that slices end where its kernels
+  // do.
+  constexpr int64_t kSlices = 8, kGrain = 16;
+  bool rows = g.M >= g.N;
+  int64_t side = rows ? g.M : g.N;
+  int64_t piece = ((side + kSlices - 1) / kSlices + kGrain - 1) / kGrain * kGrain;
+  parallel_ranges(side, piece, [&](int64_t begin, int64_t end) {
+    const float* a = rows ? g.a + (g.a_transposed ? begin : begin * g.a_stride) : g.a;
+    const float* b = rows ? g.b : g.b + (g.b_transposed ? begin * g.b_stride : begin);
+    float* c = g.c + (rows ? begin * g.c_stride : begin);
+    cblas_sgemm(CblasRowMajor, g.a_transposed ? CblasTrans : CblasNoTrans, g.b_transposed ? CblasTrans : CblasNoTrans,
+                blasint(rows ? end - begin : g.M), blasint(rows ? g.N : end - begin), blasint(g.K), 1.0f, a,
+                blasint(g.a_stride), b, blasint(g.b_stride), g.accumulate ? 1.0f : 0.0f, c, blasint(g.c_stride));
+  });
+}
+
+#else
+
+bool has_library_gemm() { return false; }
+void library_gemm(const LibraryGemm&) {}
+
+#endif
+
+}  // namespace ds
