@@ -89,8 +89,8 @@ function divide(corpus: Corpus, { paths, validationShare: share }: PrepareTextOp
     share === 0 || all.length >= fewDocuments
       ? { train: texts(corpus.train), validation: texts(corpus.validation) }
       : {
-          train: cuts.map(({ text, at }) => text.slice(0, at)),
-          validation: cuts.map(({ text, at }) => text.slice(at)),
+          train: cuts.map(({ text, at }) => text.slice(0, at)).filter((text) => text !== ''),
+          validation: cuts.map(({ text, at }) => text.slice(at)).filter((text) => text !== ''),
         };
   if (share === 0 || (divided.train.length > 0 && divided.validation.length > 0)) return divided;
   throw nothingHeldOut(share, all.length);
