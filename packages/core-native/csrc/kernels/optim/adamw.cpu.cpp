@@ -45,7 +45,7 @@ inline State advance(const Factors& f, State s, Vec g) {
 // and a plain store would first read the line that it overwrites.
 constexpr int64_t kStreamElements = 1 << 20;
 
-#if defined(__x86_64__)
+#if defined(__AVX2__)
 inline void stream(bf16* p, Vec v) {
   bf16 buffer[kLanes];
   store(buffer, v);
