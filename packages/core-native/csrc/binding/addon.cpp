@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "../kernels/common/cpu_isa.h"
+#include "../kernels/gemm/library_gemm.h"
 #include "../runtime/pool.h"
 #include "comm.h"
 #include "env.h"
@@ -175,6 +176,18 @@ Napi::Value cpu(Info info) {
   return result;
 }
 
+// gemm() -> { library: whether one is in this build, preferred: whether linear uses it where it can }
+Napi::Value gemm(Info info) {
+  auto result = Napi::Object::New(info.Env());
+  result["library"] = has_library_gemm(), result["preferred"] = prefers_library();
+  return result;
+}
+
+Napi::Value prefer_library_gemm(Info info) {
+  prefer_library(info[0].As<Napi::Boolean>().Value());
+  return info.Env().Undefined();
+}
+
 Napi::Value set_isa(Info info) {
   set_current_isa(info[0].As<Napi::String>().Utf8Value());
   return info.Env().Undefined();
@@ -213,6 +226,8 @@ Napi::Object install(Napi::Env env, Napi::Object exports) {
   DS_EXPORT(set_threads);
   DS_EXPORT(cpu);
   DS_EXPORT(set_isa);
+  DS_EXPORT(gemm);
+  DS_EXPORT(prefer_library_gemm);
   DS_EXPORT(measure);
 #undef DS_EXPORT
   binding::install_collectives(env, exports);

@@ -5,7 +5,15 @@
 #include <cblas.h>
 #endif
 
+#include <atomic>
+
 namespace ds {
+namespace {
+std::atomic<bool> preferred{true};
+}
+
+bool prefers_library() { return has_library_gemm() && preferred.load(std::memory_order_relaxed); }
+void prefer_library(bool on) { preferred = on; }
 
 #ifdef DS_HAVE_OPENBLAS
 

@@ -19,6 +19,9 @@ struct LibraryGemm {
 };
 
 bool has_library_gemm();
+// Whether `linear` uses it where it can; off by default wherever ours is as fast. For tests and benchmarks.
+bool prefers_library();
+void prefer_library(bool on);
 void library_gemm(const LibraryGemm& g);
 
 }  // namespace ds

@@ -1,155 +1,74 @@
-#include <vector>
+#include <algorithm>
 
 #include "../../runtime/pool.h"
 #include "../common/dispatch.h"
 #include "../common/vec.h"
+#include "gemm.h"
 #include "library_gemm.h"
 #include "linear.h"
 
 namespace ds::DS_ISA {
 namespace {
 
-constexpr int64_t kRows = 4;
+constexpr int64_t kColumnsPerChunk = 64;  // 256 bytes of f32: whole cache lines of every row
 
-std::vector<float> widen(const Tensor& t) {
-  std::vector<float> out(size_t(t.numel()));
-  dispatch_float(t.dtype, [&]<class T>() {
-    const T* p = t.as<T>();
-    for_lanes(t.numel(), [&](auto load_at, auto store_at) { store_at(out.data(), load_at(p)); });
+Matrix matrix(const Tensor& t, int64_t stride, bool transposed = false) {
+  return {t.data, t.dtype, stride, transposed};
+}
+
+// Runs a product by the library's kernels where they are the faster ones, else by ours.
+void multiply(const Gemm& g) {
+  const Epilogue& e = g.epilogue;
+  bool f32 = g.a.dtype == DType::f32 && g.b.dtype == DType::f32 && g.c.dtype == DType::f32;
+  bool bare = !e.bias && !e.pre && !e.gelu && !e.residual;
+  if (!f32 || !bare || !prefers_library()) return gemm(g);
+  library_gemm({g.M, g.N, g.K, static_cast<const float*>(g.a.data), g.a.stride, g.a.transposed,
+                static_cast<const float*>(g.b.data), g.b.stride, g.b.transposed, static_cast<float*>(g.c.data),
+                g.c.stride, g.accumulate});
+}
+
+// dbias = column sums of dy, rows in order.
+template <class T, class G>
+void sum_columns(const LinearBackwardWeight& op, int64_t begin, int64_t end) {
+  float total[kColumnsPerChunk] = {};
+  int64_t R = op.dy.rows(), N = op.dweight.dim(0);
+  for (int64_t r = 0; r < R; ++r) {
+    const T* dy = op.dy.as<T>() + r * N + begin;
+    for_lanes(end - begin, [&](auto load_at, auto store_at) { store_at(total, load_at(total) + load_at(dy)); });
+  }
+  G* dbias = op.dbias.as<G>() + begin;
+  for_lanes(end - begin, [&](auto load_at, auto store_at) {
+    Vec v = load_at(total);
+    store_at(dbias, op.accumulate ? load_at(dbias) + v : v);
   });
-  return out;
 }
 
 }  // namespace
 
 void linear(const Linear& op) {
   int64_t R = op.x.rows(), K = op.x.dim(-1), N = op.weight.dim(0);
-  if (has_library_gemm()) {
-    std::vector<float> xs, ws, ys;
-    auto f32 = [](const Tensor& t, std::vector<float>& buffer) {
-      if (t.dtype == DType::f32) return t.as<float>();
-      buffer = widen(t);
-      return buffer.data();
-    };
-    const float *x = f32(op.x, xs), *w = f32(op.weight, ws);
-    float* y = op.y.as<float>();
-    if (op.y.dtype != DType::f32 || (op.residual && op.residual.data == op.y.data)) {
-      ys.resize(size_t(R * N));
-      y = ys.data();
-    }
-    library_gemm({R, N, K, x, K, false, w, K, true, y, N, false});
-    if (!op.bias && !op.gelu && !op.pre && !op.residual && y == op.y.as<float>()) return;
-    dispatch_float(op.weight.dtype, [&]<class W>() {
-      dispatch_float(op.x.dtype, [&]<class T>() {
-        parallel_ranges(R, 16, [&](int64_t begin, int64_t end) {
-          for (int64_t r = begin; r < end; ++r)
-            for_lanes(N, [&](auto load_at, auto store_at) {
-              Vec v = load_at(y + r * N);
-              if (op.bias) v += load_at(op.bias.as<W>());
-              if (op.pre) store_at(op.pre.as<T>() + r * N, v);
-              if (op.gelu) v = 0.5f * v * (1.0f + tanh(0.79788456f * v * (1.0f + 0.044715f * v * v)));
-              if (op.residual) v += load_at(op.residual.as<T>() + r * N);
-              store_at(op.y.as<T>() + r * N, v);
-            });
-        });
-      });
-    });
-    return;
-  }
-  std::vector<float> x = widen(op.x), w = widen(op.weight);
-  parallel_ranges(R, kRows, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      for (int64_t n = 0; n < N; ++n) {
-        Vec s{};
-        for_lanes(K, [&](auto load_at, auto) { s += load_at(x.data() + r * K) * load_at(w.data() + n * K); });
-        float v = sum(s);
-        dispatch_float(op.weight.dtype, [&]<class W>() {
-          if (op.bias) v += load_tail(op.bias.as<W>() + n, 1)[0];
-        });
-        dispatch_float(op.x.dtype, [&]<class T>() {
-          if (op.pre) store_tail(op.pre.as<T>() + r * N + n, splat(v), 1);
-          if (op.gelu) v = 0.5f * v * (1 + std::tanh(0.79788456f * v * (1 + 0.044715f * v * v)));
-          if (op.residual) v += load_tail(op.residual.as<T>() + r * N + n, 1)[0];
-          store_tail(op.y.as<T>() + r * N + n, splat(v), 1);
-        });
-      }
-  });
+  Gemm g{R, N, K, matrix(op.x, K), matrix(op.weight, K, true), matrix(op.y, N)};
+  if (op.bias) g.epilogue.bias = op.bias.data;
+  g.epilogue.bias_dtype = op.weight.dtype;
+  if (op.pre) g.epilogue.pre = op.pre.data;
+  g.epilogue.gelu = op.gelu;
+  if (op.residual) g.epilogue.residual = op.residual.data;
+  multiply(g);
 }
 
 void linear_backward_input(const LinearBackwardInput& op) {
   int64_t R = op.dy.rows(), N = op.weight.dim(0), K = op.weight.dim(1);
-  if (has_library_gemm() && op.dx.dtype == DType::f32) {
-    std::vector<float> ws;
-    const float* w = op.weight.as<float>();
-    if (op.weight.dtype != DType::f32) w = (ws = widen(op.weight)).data();
-    return library_gemm({R, K, N, op.dy.as<float>(), N, false, w, K, false, op.dx.as<float>(), K, op.accumulate});
-  }
-  std::vector<float> dy = widen(op.dy), w = widen(op.weight);
-  parallel_ranges(R, kRows, [&](int64_t begin, int64_t end) {
-    std::vector<float> row;
-    for (int64_t r = begin; r < end; ++r) {
-      row.assign(size_t(K), 0);
-      for (int64_t n = 0; n < N; ++n) {
-        float g = dy[r * N + n];
-        for_lanes(K, [&](auto load_at, auto store_at) {
-          store_at(row.data(), load_at(row.data()) + g * load_at(w.data() + n * K));
-        });
-      }
-      dispatch_float(op.dx.dtype, [&]<class T>() {
-        T* p = op.dx.as<T>() + r * K;
-        for_lanes(K, [&](auto load_at, auto store_at) {
-          Vec v = load_at(row.data());
-          store_at(p, op.accumulate ? load_at(p) + v : v);
-        });
-      });
-    }
-  });
+  multiply({R, K, N, matrix(op.dy, N), matrix(op.weight, K), matrix(op.dx, K), op.accumulate});
 }
 
 void linear_backward_weight(const LinearBackwardWeight& op) {
   int64_t R = op.dy.rows(), N = op.dweight.dim(0), K = op.dweight.dim(1);
-  if (has_library_gemm() && op.dy.dtype == DType::f32) {
-    library_gemm(
-        {N, K, R, op.dy.as<float>(), N, true, op.x.as<float>(), K, false, op.dweight.as<float>(), K, op.accumulate});
-    if (!op.dbias) return;
-    parallel_ranges(N, 64, [&](int64_t begin, int64_t end) {
-      float total[64] = {};
-      for (int64_t r = 0; r < R; ++r)
-        for_lanes(end - begin, [&](auto load_at, auto store_at) {
-          store_at(total, load_at(total) + load_at(op.dy.as<float>() + r * N + begin));
-        });
-      for (int64_t n = begin; n < end; ++n) {
-        float& d = op.dbias.as<float>()[n];
-        d = op.accumulate ? d + total[n - begin] : total[n - begin];
-      }
+  multiply({N, K, R, matrix(op.dy, N, true), matrix(op.x, K), matrix(op.dweight, K), op.accumulate});
+  if (!op.dbias) return;
+  dispatch_float(op.dy.dtype, [&]<class T>() {
+    dispatch_float(op.dweight.dtype, [&]<class G>() {
+      parallel_ranges(N, kColumnsPerChunk, [&](int64_t begin, int64_t end) { sum_columns<T, G>(op, begin, end); });
     });
-    return;
-  }
-  std::vector<float> dy = widen(op.dy), x = widen(op.x);
-  parallel_ranges(N, kRows, [&](int64_t begin, int64_t end) {
-    std::vector<float> row;
-    for (int64_t n = begin; n < end; ++n) {
-      row.assign(size_t(K), 0);
-      float b = 0;
-      for (int64_t r = 0; r < R; ++r) {
-        float g = dy[r * N + n];
-        b += g;
-        for_lanes(K, [&](auto load_at, auto store_at) {
-          store_at(row.data(), load_at(row.data()) + g * load_at(x.data() + r * K));
-        });
-      }
-      dispatch_float(op.dweight.dtype, [&]<class G>() {
-        G* p = op.dweight.as<G>() + n * K;
-        for_lanes(K, [&](auto load_at, auto store_at) {
-          Vec v = load_at(row.data());
-          store_at(p, op.accumulate ? load_at(p) + v : v);
-        });
-        if (op.dbias) {
-          G* q = op.dbias.as<G>() + n;
-          store_tail(q, splat(op.accumulate ? load_tail(q, 1)[0] + b : b), 1);
-        }
-      });
-    }
   });
 }
 
