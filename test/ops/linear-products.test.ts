@@ -5,11 +5,11 @@ import { linearCases } from '../../packages/core-native/csrc/kernels/gemm/linear
 import { native } from '../../packages/core-native/src/loader';
 import { expectClose, makeInputs, runCase } from './compare';
 
-const products = native.gemm().library ? ['the library', 'our own'] : ['our own'];
+const products = native.gemm().library ? ['openblas', 'internal'] : ['internal'];
 
 describe.each(products)('linear by %s', (product) => {
-  beforeAll(() => native.prefer_library_gemm(product === 'the library'));
-  afterAll(() => native.prefer_library_gemm(true));
+  beforeAll(() => native.set_gemm(product));
+  afterAll(() => native.set_gemm('auto'));
 
   const cases = linearCases.cases.filter(({ bench, dtype }) => !bench && dtype === 'f32');
   it.each(cases.map((c) => [c.name, c] as const))('equals the specification: %s', async (_name, c) => {

@@ -38,8 +38,8 @@ export interface NativeRuntime {
   set_threads(threads: number): void;
   cpu(): { isa: string; supported: string[] };
   set_isa(isa: string): void;
-  gemm(): { library: boolean; preferred: boolean };
-  prefer_library_gemm(on: boolean): void;
+  gemm(): { library: boolean; choice: 'auto' | 'openblas' | 'internal' };
+  set_gemm(choice: string): void;
   measure(kind: string, elements: number, repeats: number): number;
   /** One letter an argument: t tensor, o optional tensor, d double, i integer, b flag. */
   readonly signatures: Readonly<Record<string, string>>;

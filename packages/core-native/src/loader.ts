@@ -40,23 +40,9 @@ function synchronous(native: Native): Native {
   return wrapped as unknown as Native;
 }
 
-/** Takes the library's products or our own. @throws UNSUPPORTED for a library that this build has not */
-function chooseGemm(native: Native, name: string): void {
-  const choices = native.gemm().library ? ['openblas', 'internal'] : ['internal'];
-  if (!choices.includes(name))
-    throw new DsError({
-      code: 'UNSUPPORTED',
-      op: 'DS_GEMM',
-      expected: `one of ${choices.join(', ')}`,
-      actual: name,
-      hint: 'leave it unset to take the faster one',
-    });
-  native.prefer_library_gemm(name === 'openblas');
-}
-
 const loaded = loadNative();
 if (process.env.DS_CPU_ISA) loaded.set_isa(process.env.DS_CPU_ISA);
-if (process.env.DS_GEMM) chooseGemm(loaded, process.env.DS_GEMM);
+if (process.env.DS_GEMM) loaded.set_gemm(process.env.DS_GEMM);
 if (process.env.DS_NUM_THREADS) loaded.set_threads(Number(process.env.DS_NUM_THREADS));
 
 export const native: Native = process.env.DS_SYNC === '1' ? synchronous(loaded) : loaded;

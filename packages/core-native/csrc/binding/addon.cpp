@@ -176,15 +176,25 @@ Napi::Value cpu(Info info) {
   return result;
 }
 
-// gemm() -> { library: whether one is in this build, preferred: whether linear uses it where it can }
+// gemm() -> { library: whether one is in this build, choice: 'auto' | 'openblas' | 'internal' }
 Napi::Value gemm(Info info) {
+  constexpr const char* names[] = {"auto", "openblas", "internal"};
   auto result = Napi::Object::New(info.Env());
-  result["library"] = has_library_gemm(), result["preferred"] = prefers_library();
+  result["library"] = has_library_gemm(), result["choice"] = names[int(gemm_choice())];
   return result;
 }
 
-Napi::Value prefer_library_gemm(Info info) {
-  prefer_library(info[0].As<Napi::Boolean>().Value());
+Napi::Value set_gemm(Info info) {
+  std::string name = info[0].As<Napi::String>().Utf8Value();
+  std::string choices = has_library_gemm() ? "auto, openblas, internal" : "auto, internal";
+  if (name == "auto")
+    set_gemm_choice(GemmChoice::automatic);
+  else if (name == "internal")
+    set_gemm_choice(GemmChoice::own);
+  else if (name == "openblas" && has_library_gemm())
+    set_gemm_choice(GemmChoice::library);
+  else
+    throw Error("UNSUPPORTED", "set_gemm", "one of " + choices, name, "leave DS_GEMM unset to take the faster one");
   return info.Env().Undefined();
 }
 
@@ -227,7 +237,7 @@ Napi::Object install(Napi::Env env, Napi::Object exports) {
   DS_EXPORT(cpu);
   DS_EXPORT(set_isa);
   DS_EXPORT(gemm);
-  DS_EXPORT(prefer_library_gemm);
+  DS_EXPORT(set_gemm);
   DS_EXPORT(measure);
 #undef DS_EXPORT
   binding::install_collectives(env, exports);

@@ -9,11 +9,11 @@
 
 namespace ds {
 namespace {
-std::atomic<bool> preferred{true};
+std::atomic<GemmChoice> chosen{GemmChoice::automatic};
 }
 
-bool prefers_library() { return has_library_gemm() && preferred.load(std::memory_order_relaxed); }
-void prefer_library(bool on) { preferred = on; }
+GemmChoice gemm_choice() { return chosen.load(std::memory_order_relaxed); }
+void set_gemm_choice(GemmChoice choice) { chosen = choice; }
 
 #ifdef DS_HAVE_OPENBLAS
 

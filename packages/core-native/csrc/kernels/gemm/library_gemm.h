@@ -19,9 +19,10 @@ struct LibraryGemm {
 };
 
 bool has_library_gemm();
-// Whether `linear` uses it where it can; off by default wherever ours is as fast. For tests and benchmarks.
-bool prefers_library();
-void prefer_library(bool on);
+// Which product `linear` takes where it has the choice. `automatic`: the faster one; see linear.cpu.cpp.
+enum class GemmChoice { automatic, library, own };
+GemmChoice gemm_choice();
+void set_gemm_choice(GemmChoice choice);
 void library_gemm(const LibraryGemm& g);
 
 }  // namespace ds
