@@ -37,3 +37,11 @@ export function setThreads(threads: number): void {
 export function cpuFeatures(): { isa: string; supported: string[] } {
   return native.cpu();
 }
+
+/**
+ * Who computes matrix products: whether a library is in this build, and what `linear` takes. `auto`: our own kernels, but
+ * the library's for gradients of weights. `DS_GEMM` chooses.
+ */
+export function matrixProduct(): { library: boolean; choice: 'auto' | 'openblas' | 'internal' } {
+  return native.gemm();
+}

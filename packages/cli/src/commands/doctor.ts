@@ -1,7 +1,7 @@
 /** ds doctor: what this machine has, what is used, and why not more. Paste it into an issue. */
 import type { Command } from 'commander';
 import { summaryOf } from '../catalog';
-import { loadNative, probeCpu, probeThreads } from '../doctor/compute';
+import { loadNative, probeCpu, probeProduct, probeThreads } from '../doctor/compute';
 import { probeCuda, readCuda } from '../doctor/cuda';
 import type { Finding } from '../doctor/finding';
 import { probeMemory, probeNode, probeSharedMemory, probeSystem, readMemory } from '../doctor/system';
@@ -23,6 +23,7 @@ function diagnose(output: Output): void {
     finding,
     probeCpu(native),
     probeThreads(native),
+    probeProduct(native),
     probeMemory(),
     probeSharedMemory(),
     probeCuda(),

@@ -36,6 +36,23 @@ export function probeCpu(native: typeof CoreNative | undefined): Finding {
   return { name: 'cpu', status: 'good', found, chosen: isa, why };
 }
 
+/** Whose matrix product runs. */
+export function probeProduct(native: typeof CoreNative | undefined): Finding {
+  const name = 'blas';
+  if (!native) return { name, status: 'info', found: 'unknown without the addon' };
+  const { library, choice } = native.matrixProduct();
+  const found = library ? 'OpenBLAS (serial, on our own threads) is in this build' : 'none in this build';
+  const chosen = choice === 'auto' && !library ? 'internal' : choice;
+  const why = {
+    auto: 'our own kernels, and the library for gradients of weights, where it is faster',
+    openblas: 'DS_GEMM says so',
+    internal: library
+      ? 'DS_GEMM says so'
+      : 'our own kernels need no library (Debian: libopenblas-serial-dev before the build)',
+  }[chosen];
+  return { name, status: 'good', found, chosen, why };
+}
+
 export function probeThreads(native: typeof CoreNative | undefined): Finding {
   const available = os.availableParallelism();
   const found = `${available} of ${os.cpus().length} cores may be used`;

@@ -1,0 +1,100 @@
+/**
+ * Training over two ranks of one thread each: what a ZeRO stage costs beside stage 0, and stage 3 against FSDP2.
+ * Each sample is a job of its own: it starts its ranks, warms up, and takes the time inside.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { pythonRival } from '../process-side.mjs';
+
+const program = fileURLToPath(new URL('../step-rank.mjs', import.meta.url));
+const rivalScript = fileURLToPath(new URL('../rivals/data_parallel.py', import.meta.url));
+const world = 2;
+const sizes = { hiddenSize: 768, layers: 12, heads: 12, vocabSize: 50304, length: 256, batch: 4 };
+
+/** A side that is a job: `start` gives the line of JSON that it says. */
+function jobSide(name, start) {
+  let last;
+  return {
+    name,
+    async run(iterations) {
+      last = await start(iterations);
+      return last.seconds;
+    },
+    said: () => last,
+    facts: async () => ({ peak_rss_mb: last.peak_rss_mb }),
+  };
+}
+
+function oursAt(core, stage, folder) {
+  return jobSide(`ZeRO stage ${stage}`, async (iterations) => {
+    let said;
+    await core.launch({
+      world,
+      script: program,
+      args: [JSON.stringify({ sizes, stage, iterations, folder })],
+      threadsPerRank: 1,
+      onLine: ({ text }) => {
+        if (text.startsWith('{')) said = JSON.parse(text);
+      },
+    });
+    return said;
+  });
+}
+
+function fsdp2(folder) {
+  const found = pythonRival('FSDP2 on gloo', 'data_parallel.py', { module: 'transformers' });
+  if (found.missing) return found;
+  const python = process.env.DS_BENCH_PYTHON || 'python3';
+  return jobSide(found.name, async (iterations) => {
+    const spec = JSON.stringify({ world, sizes, iterations, folder, mode: 'fsdp2' });
+    const { stdout, stderr } = spawnSync(python, [rivalScript, spec], { encoding: 'utf8', maxBuffer: 1e8 });
+    const line = stdout.split('\n').find((text) => text.startsWith('{'));
+    if (!line) throw new Error(`FSDP2 gave no answer\n${stderr.slice(-2000)}`);
+    return JSON.parse(line);
+  });
+}
+
+async function equalLosses({ ours, rival }, tolerance) {
+  await ours.run(2);
+  if (!rival) return;
+  await rival.run(2);
+  ours.said().losses.forEach((loss, i) => {
+    const other = rival.said().losses[i];
+    if (!(Math.abs(loss - other) <= tolerance * Math.abs(other)))
+      throw new Error(`step ${i}: our loss is ${loss}, the other's ${other}`);
+  });
+}
+
+export function benches({ core }) {
+  const bench = (name, task, makeSides, tolerance) => ({
+    name,
+    make: async () => ({
+      name,
+      task: `${task}, BLOOM 125m fp32, 4 x 256 tokens, ${world} ranks x 1 thread`,
+      ...makeSides(),
+      amount: sizes.batch * sizes.length,
+      unit: 'tokens/s',
+      equal: (sides) => equalLosses(sides, tolerance),
+    }),
+  });
+  const folder = path.join(mkdtempSync(path.join(tmpdir(), 'ds-parallel-')), 'model');
+  return [
+    ...[1, 2, 3].map((stage) =>
+      bench(
+        `data-parallel/stage-${stage}`,
+        `ZeRO stage ${stage} beside our stage 0`,
+        () => ({ ours: oursAt(core, stage), rival: oursAt(core, 0) }),
+        0, // stages give the same bits
+      ),
+    ),
+    bench(
+      'data-parallel/fsdp2',
+      'ZeRO stage 3 against FSDP2',
+      () => ({ ours: oursAt(core, 3, folder), rival: fsdp2(folder) }),
+      1e-4,
+    ),
+  ];
+}
