@@ -28,7 +28,8 @@ struct Dropout {
   void check() const {
     DS_REQUIRE(y.numel() == x.numel() && y.dtype == x.dtype && is_float(x.dtype));
     DS_REQUIRE(!residual || (residual.numel() == x.numel() && residual.dtype == x.dtype));
-    DS_REQUIRE(!overlap_partly(y, x) && !overlap_partly(y, residual));
+    DS_REQUIRE_SAME_OR_APART(y, x);
+    DS_REQUIRE_SAME_OR_APART(y, residual);
     DS_REQUIRE(p >= 0 && p < 1 && seed >= 0 && offset >= 0);
   }
   // keep = (word >> 8) >= threshold

@@ -31,7 +31,7 @@ struct SoftmaxCrossEntropy {
     DS_REQUIRE(targets.numel() == logits.dim(0) && losses.numel() == logits.dim(0) && logits.dim(1) >= 1);
     DS_REQUIRE(losses.dtype == (logits.dtype == DType::f64 ? DType::f64 : DType::f32));
     DS_REQUIRE(!dlogits || (dlogits.numel() == logits.numel() && dlogits.dtype == logits.dtype));
-    DS_REQUIRE(!overlap_partly(dlogits, logits));
+    DS_REQUIRE_SAME_OR_APART(dlogits, logits);
   }
   // Fails with the first target that is neither a class nor ignored.
   void check_targets() const {

@@ -40,9 +40,16 @@ struct AdamW {
     DS_REQUIRE(m.numel() == n && v.numel() == n && grad.numel() == n && (!copy || copy.numel() == n));
     DS_REQUIRE(m.dtype == p.dtype && v.dtype == p.dtype && (p.dtype == DType::f32 || p.dtype == DType::f64));
     DS_REQUIRE(is_float(grad.dtype) && (!copy || is_float(copy.dtype)));
-    DS_REQUIRE(!overlap(p, m) && !overlap(p, v) && !overlap(m, v));
-    DS_REQUIRE(!overlap(grad, p) && !overlap(grad, m) && !overlap(grad, v));
-    DS_REQUIRE(!overlap(copy, p) && !overlap(copy, m) && !overlap(copy, v) && !overlap_partly(copy, grad));
+    DS_REQUIRE_APART(p, m);
+    DS_REQUIRE_APART(p, v);
+    DS_REQUIRE_APART(m, v);
+    DS_REQUIRE_APART(grad, p);
+    DS_REQUIRE_APART(grad, m);
+    DS_REQUIRE_APART(grad, v);
+    DS_REQUIRE_APART(copy, p);
+    DS_REQUIRE_APART(copy, m);
+    DS_REQUIRE_APART(copy, v);
+    DS_REQUIRE_SAME_OR_APART(copy, grad);
   }
   void ref() const;
   void cpu() const;
