@@ -30,6 +30,8 @@ export interface TrainingResult {
   peak: number;
   peakAtStart: number;
   bytesSent: number;
+  /** After every 100 steps: resident bytes, and the account's peak. */
+  resident: number[];
   planned: { elements: number; bytes: number };
   leaked: number;
   ranks: { peak: number; modelStateBytes: number; leaked: number }[];

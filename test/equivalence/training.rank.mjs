@@ -63,6 +63,7 @@ for (const run of runs) {
   const losses = [];
   const norms = [];
   let bytesSent = 0;
+  const resident = [];
   const first = engine.stepsTaken;
   for (let step = first; step < run.steps; step++) {
     let micro = 0;
@@ -70,6 +71,7 @@ for (const run of runs) {
     losses.push(report.loss);
     norms.push(report.gradNorm);
     bytesSent = report.bytesSent;
+    if ((step + 1) % 100 === 0) resident.push(process.memoryUsage().rss, cpu.account().peak);
   }
   if (run.save) await saveCheckpoint(engine, run.save.dir, run.save.tag, { step: engine.stepsTaken });
   const evaluation = await engine.evalBatch([{ rows: rowsOf(sizes, 1000, 0, group.rank) }]);
@@ -87,6 +89,7 @@ for (const run of runs) {
     peak: cpu.account().peak,
     peakAtStart: at0,
     bytesSent,
+    resident,
     planned: engine.plannedTraffic(),
   };
   engine[Symbol.dispose]();
