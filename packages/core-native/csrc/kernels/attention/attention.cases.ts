@@ -81,7 +81,7 @@ export const attentionCases: OpCases = {
     shape(1, 301, 2, 32, { dropout: 0.1 }),
     shape(1, 300, 1, 32, { causal: false }),
     // More than one group of keys in the backward pass, and far keys that are skipped.
-    shape(1, 700, 2, 16),
+    shape(1, 700, 8, 16),
     shape(1, 700, 1, 16, { dtype: 'bf16', alibi: false }),
     shape(1, 600, 1, 16, { dtype: 'f16', causal: false }),
     // Head counts and sizes.

@@ -96,9 +96,8 @@ class Backward {
 
   void run() {
     int64_t heads = s_.B * s_.H;
-    norms_.fill([&](int64_t bh, int64_t first, int64_t n) {
-      return largest_square(rows(op_.qkv, bh, 1), first, n, s_.D);
-    });
+    norms_.fill(
+        [&](int64_t bh, int64_t first, int64_t n) { return largest_square(rows(op_.qkv, bh, 1), first, n, s_.D); });
     describe_rows();
     if (heads >= kManyHeads) {
       parallel_for(heads, [&](int64_t bh) {

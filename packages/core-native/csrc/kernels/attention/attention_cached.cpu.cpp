@@ -102,8 +102,8 @@ class Cached {
       finish(w.strips[i], D, 1.0f, out, w.strips[i].first - op_.past, nullptr, w.rows);
   }
 
-  // Calls fn(group, width, j, count) for the vectors of keys j .. j + count - 1 of [first, first + n): the vector at d is
-  // at group + d * width. The last group of a cache may be narrower than a vector.
+  // Calls fn(group, width, j, count) for the vectors of keys j .. j + count - 1 of [first, first + n): the vector at d
+  // is at group + d * width. The last group of a cache may be narrower than a vector.
   template <class F>
   void for_key_vectors(const T* keys, int64_t first, int64_t n, F&& fn) const {
     for (int64_t at = first; at < first + n; at += kLanes) {

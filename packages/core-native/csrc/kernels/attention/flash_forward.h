@@ -133,8 +133,8 @@ struct ForwardBlocks {
         strips{{pieces, D}, {pieces, D}, {pieces, D}, {pieces, D}} {}
 };
 
-// Lets the strips see keys 0 .. keys - 1 of a head. pack(first, n, k, v) fetches n keys as [n, ld] and values as [n, D].
-// The newest block comes first: with ALiBi it holds the largest scores, which make the far blocks negligible.
+// Lets the strips see keys 0 .. keys - 1 of a head. pack(first, n, k, v) fetches n keys as [n, ld] and values as [n,
+// D]. The newest block comes first: with ALiBi it holds the largest scores, which make the far blocks negligible.
 template <class Pack>
 void attend_all(ForwardBlocks& w, const Sight& sight, int64_t keys, int64_t D, const KeyNorms& norms, int64_t head,
                 KeepBits* keep, Pack&& pack) {

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "../../runtime/pool.h"
+#include "../common/gelu.h"
 #include "../common/ref.h"
 #include "../common/vec.h"
-#include "gelu.h"
 
 namespace ds::DS_ISA {
 namespace {

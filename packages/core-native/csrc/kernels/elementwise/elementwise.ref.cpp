@@ -2,8 +2,8 @@
 
 #include <cmath>
 
+#include "../common/gelu.h"
 #include "../common/ref.h"
-#include "gelu.h"
 
 namespace ds {
 

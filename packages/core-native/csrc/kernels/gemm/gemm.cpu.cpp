@@ -9,8 +9,8 @@
 
 #include "../../runtime/pool.h"
 #include "../common/dispatch.h"
+#include "../common/gelu.h"
 #include "../common/vec.h"
-#include "../elementwise/gelu.h"
 
 namespace ds::DS_ISA {
 namespace {

@@ -1,6 +1,6 @@
+#include "fill_normal.h"
 #include "../../runtime/pool.h"
 #include "../common/ref.h"
-#include "fill_normal.h"
 
 namespace ds::DS_ISA {
 

@@ -1,6 +1,6 @@
 // GELU in the tanh form of BLOOM and its slope, on vectors; for gelu itself and for the epilogues that fuse it.
 #pragma once
-#include "../common/vec.h"
+#include "vec.h"
 
 namespace ds {
 constexpr double kGeluRate = 0.79788456;  // sqrt(2 / pi), cut as in BLOOM
