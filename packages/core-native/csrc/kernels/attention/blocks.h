@@ -42,7 +42,8 @@ inline Vec exp2_negative(Vec x) {
   p = p * r + 0.24022647738456726f;
   p = p * r + 0.6931471824645996f;
   p = p * r + 1.0f;
-  Vec power = as_float((as_int(shifted) << 23) + as_int(p));
+  // Unsigned: far below, where the result is thrown away, the sum wraps.
+  Vec power = as_float((as_uint(shifted) << 23) + as_uint(p));
   return select(x < kNegligible, Vec{}, power);
 }
 
