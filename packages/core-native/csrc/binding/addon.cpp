@@ -81,7 +81,9 @@ Napi::Value write(Info info) {
   Stream& stream = env.stream(u32(info, 0));
   if (stream.device() == DeviceKind::null || size == 0) return info.Env().Undefined();
   std::vector<uint8_t> staged(bytes.Data(), bytes.Data() + size);
-  stream.enqueue([t, staged = std::move(staged)] { std::memcpy(t.data, staged.data(), staged.size()); });
+  stream.enqueue([t, staged = std::move(staged), keep = held_by_command(env.tensors.storage(u32(info, 1)))] {
+    std::memcpy(t.data, staged.data(), staged.size());
+  });
   return info.Env().Undefined();
 }
 
@@ -97,7 +99,9 @@ Napi::Value read(Info info) {
   auto buffer = Napi::ArrayBuffer::New(info.Env(), size);
   void* target = buffer.Data();
   if (size)
-    stream.enqueue([t, target, size, keep = env.tensors.storage(u32(info, 1))] { std::memcpy(target, t.data, size); });
+    stream.enqueue([t, target, size, keep = held_by_command(env.tensors.storage(u32(info, 1)))] {
+      std::memcpy(target, t.data, size);
+    });
   return env.join(info.Env(), stream_id, buffer);
 }
 

@@ -74,6 +74,17 @@ struct Environment {
   int pending_joins = 0;
 };
 
+// What a queued command keeps of a tensor's memory. Nothing, as a rule: the arena hands a freed block only to commands
+// that are queued later (and blocks belong to the environment's thread). Under a sanitizer there is no arena, and the
+// command holds the block, so that memory which is used too late is seen.
+inline std::shared_ptr<Storage> held_by_command([[maybe_unused]] const std::shared_ptr<Storage>& storage) {
+#ifdef DS_SANITIZE
+  return storage;
+#else
+  return nullptr;
+#endif
+}
+
 // Builds the DsError that JavaScript sees.
 Napi::Error to_js(Napi::Env env, const Error& error);
 
