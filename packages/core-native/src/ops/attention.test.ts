@@ -134,7 +134,15 @@ describe('alibiSlopes', () => {
     };
     const counts = Object.keys(formulas.alibi_slopes);
     expect(counts).toHaveLength(21);
-    for (const heads of counts) expect(alibiSlopes(Number(heads))).toEqual(formulas.alibi_slopes[heads]);
+    for (const heads of counts) {
+      const slopes = alibiSlopes(Number(heads));
+      const golden = formulas.alibi_slopes[heads]!;
+      expect(slopes).toHaveLength(golden.length);
+      // Two libraries' powers may differ in the last bit of a double.
+      slopes.forEach((slope, i) => {
+        expect(Math.abs(slope / golden[i]! - 1)).toBeLessThanOrEqual(2 ** -51);
+      });
+    }
   });
 });
 
