@@ -92,9 +92,14 @@ beforeAll(() => {
     { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] },
   );
   packed = JSON.parse(listing) as Packed[];
+  // What npm needs to reach its registry from here (certificates, a proxy) stays; what the outer npm, jest or the build
+  // have set does not.
+  const kept = Object.entries(process.env).filter(
+    ([name]) => !/^(npm_|DS_|NODE_OPTIONS|NODE_ENV|JEST_|TURBO_)/.test(name),
+  );
   bareEnvironment = {
+    ...Object.fromEntries(kept),
     PATH: makeBarePath(),
-    HOME: process.env.HOME,
     PREBUILDS_ONLY: '1',
     npm_config_update_notifier: 'false',
   };
