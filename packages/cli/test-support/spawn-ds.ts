@@ -10,24 +10,31 @@ export interface SpawnOptions {
   readonly cwd?: string;
   /** Hears every line of stdout as it comes; may send signals to the process. */
   readonly onLine?: (line: string, pid: number) => void;
+  /** The same for stderr. */
+  readonly onErrorLine?: (line: string, pid: number) => void;
 }
 
-export function spawnDs(args: readonly string[], { env = {}, cwd, onLine }: SpawnOptions = {}): Promise<Outcome> {
+export function spawnDs(
+  args: readonly string[],
+  { env = {}, cwd, onLine, onErrorLine }: SpawnOptions = {},
+): Promise<Outcome> {
   const outcome: Outcome = { stdout: '', stderr: '', exitCode: 0 };
   const child = spawn(process.execPath, [program, ...args], {
     env: { ...process.env, ...env },
     ...(cwd ? { cwd } : {}),
   });
-  let rest = '';
-  child.stdout.on('data', (bytes: Buffer) => {
-    outcome.stdout += bytes.toString();
-    const lines = (rest + bytes.toString()).split('\n');
-    rest = lines.pop()!;
-    for (const line of lines) onLine?.(line, child.pid!);
-  });
-  child.stderr.on('data', (bytes: Buffer) => {
-    outcome.stderr += bytes.toString();
-  });
+  for (const [stream, hear] of [
+    ['stdout', onLine],
+    ['stderr', onErrorLine],
+  ] as const) {
+    let rest = '';
+    child[stream].setEncoding('utf8').on('data', (text: string) => {
+      outcome[stream] += text;
+      const lines = (rest + text).split('\n');
+      rest = lines.pop()!;
+      for (const line of lines) hear?.(line, child.pid!);
+    });
+  }
   return new Promise((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (code, signal) => resolve({ ...outcome, exitCode: code ?? (signal ? 128 : 0) }));

@@ -54,8 +54,8 @@ async function quickstart(flags: QuickstartFlags): Promise<void> {
   const output = outputOf(flags);
   const folder = flags.output;
   if (flags.fresh) startOver(folder);
-  const trained = isTrained(folder) || (await train(flags, output));
-  if (!trained) return;
+  if (isTrained(folder)) output.note(`${modelFolder(folder)} is trained already; npm start -- --fresh starts over`);
+  else if (!(await train(flags, output))) return;
   const samples = await complete(folder, output);
   if (!samples) return;
   const report = writeReport(folder);

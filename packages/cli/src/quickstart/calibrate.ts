@@ -3,8 +3,8 @@ import { runTraining } from '../train/run-training';
 import { type RecipeOptions, writeRecipe } from './recipe';
 
 /** Steps to measure; the first ones, which warm up, are left out. */
-const measuredSteps = 10;
-const warmUpSteps = 3;
+const measuredSteps = 20;
+const warmUpSteps = 6;
 /** Part of the time that evaluations and checkpoints take. */
 const shareForSteps = 0.92;
 

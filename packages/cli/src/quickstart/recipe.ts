@@ -9,8 +9,13 @@ export const quickstartPreset = 'bloom-quickstart';
 export const quickstartModel = bloomPresets[quickstartPreset]!;
 export const quickstartWorld = 2;
 
-/** Samples a rank runs at a time. */
-const microBatch = 4;
+/**
+ * Many small steps learn most in few minutes: measured at 300,000 tokens, 512 tokens a step reach 2.05 bits a byte, 1024 reach
+ * 2.11, 2048 of twice the length 2.28.
+ */
+const microBatch = 2;
+const sequenceLength = 128;
+const peakLr = 1.5e-3;
 const evaluations = 8;
 
 export interface RecipeOptions {
@@ -34,18 +39,19 @@ export function writeRecipe({ output, text, steps }: RecipeOptions): string {
     world: quickstartWorld,
     seed: 42,
     output,
+    sequence_length: sequenceLength,
     validation_split: (text.documents - text.trainDocuments) / text.documents,
     eval_interval: Math.max(1, Math.floor(steps / evaluations)),
-    eval_batches: 16,
+    eval_batches: 64,
     checkpoint_interval: Math.max(1, Math.floor(steps / 2)),
     resume: 'auto',
     weight_decay_groups: 'matrices',
     deepspeed: {
       train_micro_batch_size_per_gpu: microBatch,
-      optimizer: { type: 'AdamW', params: { lr: 3e-3, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 } },
+      optimizer: { type: 'AdamW', params: { lr: peakLr, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1 } },
       scheduler: {
         type: 'WarmupCosineLR',
-        params: { warmup_num_steps: Math.max(1, Math.min(50, Math.floor(steps / 10))), cos_min_ratio: 0.05 },
+        params: { warmup_num_steps: Math.max(1, Math.min(100, Math.floor(steps / 10))), cos_min_ratio: 0.05 },
       },
       gradient_clipping: 1,
       bf16: { enabled: true },

@@ -80,7 +80,7 @@ function tiles({ start, steps, validations, end }: Run): Tile[] {
     ...(validation ? [{ value: formatNumber(validation.loss), label: 'validation loss' }] : []),
     ...(validation?.bits_per_byte ? [{ value: formatNumber(validation.bits_per_byte), label: 'bits per byte' }] : []),
     { value: formatCount(speed), label: 'tokens per second' },
-    { value: formatSeconds(trained), label: end?.reason === 'done' ? 'of training' : 'so far' },
+    { value: formatSeconds(trained), label: end && end.reason !== 'stopped' ? 'of training' : 'so far' },
     { value: formatBytes(peak), label: `peak a rank; plan ${formatBytes(start.planned.peak_bytes)}` },
   ];
 }
@@ -157,8 +157,8 @@ function pageData({ start, steps, validations, timelines }: Run): PageData {
 /** Owners that stay come first, so that what comes and goes is drawn on top of them. */
 const ownerOrder = [
   'parameters',
-  'gradients',
   'optimizer states',
+  'gradients',
   'gathered parameters',
   'gradient buffers',
   'activations',

@@ -15,6 +15,7 @@ export class TrainingDisplay {
   #progress: Progress | undefined;
   #start: StartRecord | undefined;
   #loss: number | undefined;
+  #tokensPerSecond: number | undefined;
 
   constructor(output: Output) {
     this.#output = output;
@@ -58,6 +59,10 @@ export class TrainingDisplay {
     const steps = `${plural(end.step, 'step')} in ${formatSeconds(end.seconds)}`;
     if (end.reason === 'stopped')
       this.#output.note(`stopped behind step ${end.step} of ${config.steps}; --resume goes on from there`);
+    else if (end.reason === 'deadline')
+      this.#output.note(
+        green(`the time is up behind step ${end.step} of ${config.steps}, after ${formatSeconds(end.seconds)}`),
+      );
     else this.#output.note(green(`done: ${steps}`));
     if (end.model !== null) this.#output.note(`model:  ${bold(end.model)}`);
     this.#output.note(`report: ${path.relative(process.cwd(), report)}`);
@@ -81,20 +86,30 @@ export class TrainingDisplay {
   }
 
   #step(record: StepRecord): void {
-    // A moving mean: single steps jump too much to be read.
-    this.#loss = this.#loss === undefined ? record.loss : 0.9 * this.#loss + 0.1 * record.loss;
-    this.#progress?.update(record.step, stepFacts(record, this.#loss, this.#start));
+    this.#loss = movingMean(this.#loss, record.loss);
+    this.#tokensPerSecond = movingMean(this.#tokensPerSecond, record.tokens_per_second);
+    const means = { loss: this.#loss, tokensPerSecond: this.#tokensPerSecond };
+    this.#progress?.update(record.step, stepFacts(record, means, this.#start));
     if (record.skipped) this.note(`step ${record.step}: the gradient was not finite, nothing was changed`);
   }
 }
 
+/** Single steps jump too much to be read. */
+function movingMean(mean: number | undefined, value: number): number {
+  return mean === undefined ? value : 0.9 * mean + 0.1 * value;
+}
+
 /** What stands behind the bar, the most wanted first. */
-function stepFacts(record: StepRecord, loss: number, start: StartRecord | undefined): Facts {
+function stepFacts(
+  record: StepRecord,
+  { loss, tokensPerSecond }: { loss: number; tokensPerSecond: number },
+  start: StartRecord | undefined,
+): Facts {
   const peak = Math.max(...record.ranks.map(({ peak_bytes }) => peak_bytes));
   const plan = start ? ` of ${formatBytes(start.planned.peak_bytes)} planned` : '';
   return {
     loss: formatNumber(loss),
-    'tokens/s': formatCount(record.tokens_per_second),
+    'tokens/s': formatCount(tokensPerSecond),
     lr: formatNumber(record.lr),
     'memory/rank': `${formatBytes(peak)}${plan}`,
   };

@@ -65,8 +65,8 @@ export function prepareText(options: PrepareTextOptions): PreparedText {
   return { prefix, trainDocuments: train.length, documents, tokenizerFolder };
 }
 
-/** Below so many documents a share of them would be none, or too many: then the end of each is held out. */
-const fewDocuments = 100;
+/** Where a side would have fewer documents than this, it might get none: then the end of each document is held out. */
+const fewDocuments = 10;
 
 interface DividedTexts {
   readonly train: readonly string[];
@@ -86,7 +86,7 @@ function divide(corpus: Corpus, { paths, validationShare: share }: PrepareTextOp
     });
   const cuts = all.map((text) => ({ text, at: cutPoint(text, share) }));
   const divided =
-    share === 0 || all.length >= fewDocuments
+    share === 0 || Math.min(share, 1 - share) * all.length >= fewDocuments
       ? { train: texts(corpus.train), validation: texts(corpus.validation) }
       : {
           train: cuts.map(({ text, at }) => text.slice(0, at)).filter((text) => text !== ''),
