@@ -7,6 +7,7 @@ interface BackEnd {
   name: string;
   transport: string;
   args: object;
+  env?: Record<string, string>;
 }
 
 const pulled = 'shared memory, single copy';
@@ -21,18 +22,24 @@ const backEnds: BackEnd[] = [
     args: { options: { transport: 'staged', chunkBytes: 4096 }, count: 250 },
   },
   { name: 'with random delays', transport: pulled, args: { options: { jitterMicros: 300 }, count: 200 } },
+  { name: 'one call at a time (DS_SYNC=1)', transport: pulled, args: { count: 200 }, env: { DS_SYNC: '1' } },
   { name: 'on the ref device', transport: pulled, args: { device: 'ref', count: 200 } },
 ];
 
-describe.each(backEnds)('shared memory, $name', ({ transport, args }) => {
+describe.each(backEnds)('shared memory, $name', ({ transport, args, env = {} }) => {
   it.each([1, 2, 3, 4])(
     'gives the bits of the reference for random calls on %i ranks',
     async (world) => {
-      const reports = await runRanks('conformance', world, {
-        seed: 77 + world,
-        count: world === 2 || world === 3 ? 1000 : 400,
-        ...args,
-      });
+      const reports = await runRanks(
+        'conformance',
+        world,
+        {
+          seed: 77 + world,
+          count: world === 2 || world === 3 ? 1000 : 400,
+          ...args,
+        },
+        { env },
+      );
       expect(reports).toEqual(
         Array.from({ length: world }, (_, rank) => ({ rank, value: { wrong: [], transport, live: 0 } })),
       );
@@ -41,11 +48,12 @@ describe.each(backEnds)('shared memory, $name', ({ transport, args }) => {
   );
 });
 
-describe.each(backEnds.slice(0, 2))('shared memory, $name', ({ args }) => {
+describe.each(backEnds.slice(0, 2))('shared memory, $name', ({ name, args }) => {
   it.each([2, 3])(
     'moves tensors larger than its blocks, its slots and the caches on %i ranks',
     async (world) => {
-      const reports = await runRanks<Record<string, number>>('large', world, { elements: 2_500_001, ...args });
+      const elements = name === 'pulled' && world === 2 ? 8_500_001 : 1_500_001;
+      const reports = await runRanks<Record<string, number>>('large', world, { elements, ...args });
       const right = { allReduce: -1, reduceScatter: -1, allGather: -1, message: -1 };
       for (const { value } of reports) expect(value).toMatchObject(right);
       expect(reports).toHaveLength(world);

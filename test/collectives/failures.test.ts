@@ -82,6 +82,15 @@ describe('a rank that cannot take part', () => {
       });
   });
 
+  it('exits at once with a call still waiting, and is missed by the others', async () => {
+    const reports = await runRanks<ReportedError>('exit-early', 3, {}, { timeoutMs: 20 * SECONDS });
+    expect(reports[0]).toBeUndefined();
+    // A tensor that is read from the memory of its rank: of a small one, the others would have had their copy.
+    const actual = expect.stringMatching(/^rank 0 (\(pid \d+\) )?that has (ended|left the group)/);
+    for (const { value } of reports.slice(1))
+      expect(value).toMatchObject({ code: 'COMM', op: 'allReduce "too late"', actual });
+  }, 30_000);
+
   it('makes the others time out with every rank’s last finished and pending call', async () => {
     const reports = await runRanks<{ error?: ReportedError; record?: string }>('stay-away', 3, {
       options: { timeoutMs: 500 },

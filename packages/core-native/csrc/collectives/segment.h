@@ -54,6 +54,7 @@ struct alignas(64) Member {
   std::atomic<uint32_t> round;  // rounds it has arrived at
   std::atomic<uint32_t> left;
   std::atomic<uint32_t> can_read;          // it can read the memory of every other member
+  std::atomic<uint32_t> has_room;          // it may use as many cores as there are ranks
   std::atomic<uint64_t> issued, finished;  // numbers of calls
   std::atomic<uint64_t> changed_ms;        // steady clock, when `issued` or `finished` last changed
   std::atomic<uint32_t> world_rank;

@@ -11,8 +11,8 @@ namespace ds {
 namespace {
 
 constexpr int64_t kSpinNs = 30000;  // a hand-over between two running ranks takes a few microseconds
-constexpr int64_t kLeastSpinNs = 1000;
-constexpr uint64_t kTryAgain = 16;
+constexpr int64_t kShortSpinNs = 1000;
+constexpr uint64_t kFailedSpins = 8;  // in a row: the others do not seem to run while we spin
 constexpr int64_t kLookNs = 100 * 1000000;
 constexpr uint64_t kProbe = 0x70726f6265647321;
 
@@ -61,8 +61,7 @@ ShmCommunicator::ShmCommunicator(std::shared_ptr<Segment> segment, int room, int
       sends_(size_t(size_)),
       receives_(size_t(size_)),
       probe_(kProbe),
-      random_(uint64_t(rank) * 0x9e3779b97f4a7c15u + 1),
-      spin_ns_(kSpinNs) {}
+      random_(uint64_t(rank) * 0x9e3779b97f4a7c15u + 1) {}
 
 ShmCommunicator::~ShmCommunicator() {
   leave();
@@ -99,10 +98,11 @@ void ShmCommunicator::announce(std::atomic<uint32_t>& word, uint32_t value, std:
 template <class Ready, class Missing>
 void ShmCommunicator::await(std::atomic<uint32_t>& word, std::atomic<uint32_t>& sleepers, Ready ready,
                             Missing missing) {
-  // A spin pays when the others run on cores of their own, and robs them when they do not: its length follows what
-  // came of the last ones, with a full one now and then.
-  bool soon = spin_until(ready, ++waits_ % kTryAgain ? spin_ns_ : kSpinNs);
-  spin_ns_ = soon ? std::min(kSpinNs, spin_ns_ * 2) : std::max(kLeastSpinNs, spin_ns_ / 2);
+  // A spin pays when the others run on cores of their own, and robs them when they do not. After some in vain it is
+  // tried now and then only.
+  bool whole = failed_spins_ < kFailedSpins || ++waits_ % kFailedSpins == 0;
+  bool soon = spin_until(ready, whole ? kSpinNs : kShortSpinNs);
+  if (whole) failed_spins_ = soon ? 0 : failed_spins_ + 1;
   if (soon) return;
   int64_t began = now_ms(), looked = began;
   Sleeper sleeper(sleepers);
@@ -118,15 +118,25 @@ void ShmCommunicator::await(std::atomic<uint32_t>& word, std::atomic<uint32_t>& 
   }
 }
 
-void ShmCommunicator::meet() {
+bool ShmCommunicator::arrive() {
   uint32_t target = uint32_t(++rounds_);
   me().round.store(target, std::memory_order_release);
   Gate& gate = segment_->gate(room_);
-  if (gate.arrivals.fetch_add(1, std::memory_order_acq_rel) + 1 == uint64_t(size_) * rounds_)
-    return announce(gate.generation, target, gate.sleepers);
+  if (gate.arrivals.fetch_add(1, std::memory_order_acq_rel) + 1 != uint64_t(size_) * rounds_) return false;
+  announce(gate.generation, target, gate.sleepers);
+  return true;
+}
+
+void ShmCommunicator::await_round() {
+  uint32_t target = uint32_t(rounds_);
+  Gate& gate = segment_->gate(room_);
   await(
       gate.generation, gate.sleepers, [&] { return reached(gate.generation.load(std::memory_order_acquire), target); },
       [this, target](int q) { return !reached(member(q).round.load(std::memory_order_acquire), target); });
+}
+
+void ShmCommunicator::meet() {
+  if (!arrive()) await_round();
 }
 
 void ShmCommunicator::await_pair(std::atomic<uint32_t>& word, std::atomic<uint32_t>& sleepers, uint32_t steps,
@@ -135,9 +145,12 @@ void ShmCommunicator::await_pair(std::atomic<uint32_t>& word, std::atomic<uint32
   await(word, sleepers, ready, [&](int q) { return q == peer && !ready(); });
 }
 
-void ShmCommunicator::open() {
+void ShmCommunicator::open(const std::function<void()>& meanwhile) {
+  opened_ = true;
   me().header[current_.sequence & 1].store(current_);
-  meet();
+  bool last = arrive();
+  if (meanwhile) meanwhile();
+  if (!last) await_round();
   bool same = true;
   for (int q = 0; q < size_; ++q) {
     headers_[size_t(q)] = member(q).header[current_.sequence & 1].load();
@@ -146,11 +159,7 @@ void ShmCommunicator::open() {
   if (!same) mismatch();
 }
 
-void ShmCommunicator::round() {
-  if (opened_) return meet();
-  opened_ = true;
-  open();
-}
+void ShmCommunicator::round() { opened_ ? meet() : open(); }
 
 // Every rank holds the same headers here, so every rank writes the same sentence.
 void ShmCommunicator::mismatch() {
@@ -250,12 +259,17 @@ void ShmCommunicator::hello() {
                                 word == kProbe);
     }
     me().can_read.store(can_read, std::memory_order_relaxed);
+    me().has_room.store(int(std::thread::hardware_concurrency()) >= segment_->world(), std::memory_order_relaxed);
     round();
-    bool all = true;
-    for (int q = 0; q < size_; ++q) all = all && member(q).can_read.load(std::memory_order_relaxed);
+    bool all = true, room = true;
+    for (int q = 0; q < size_; ++q) {
+      all = all && member(q).can_read.load(std::memory_order_relaxed);
+      room = room && member(q).has_room.load(std::memory_order_relaxed);
+    }
     if (!all && options_.transport == Transport::pulled)
       throw Error("UNSUPPORTED", "transport pulled", "leave to read the other ranks' memory", "a refusal by the system",
                   "use transport auto, or allow process_vm_readv (kernel.yama.ptrace_scope, seccomp)");
+    crowded_ = !room;
     ways_ = all ? 2 : 1;
   });
 }
@@ -295,6 +309,7 @@ std::shared_ptr<Communicator> ShmCommunicator::split(int color, int key) {
   for (int& r : ranks) r = world_ranks_[size_t(r)];
   std::shared_ptr<ShmCommunicator> part(new ShmCommunicator(segment_, room, rank, std::move(ranks), options_));
   part->ways_ = int(ways_);
+  part->crowded_ = crowded_;
   return part;
 }
 

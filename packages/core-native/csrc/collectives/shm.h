@@ -58,8 +58,11 @@ class ShmCommunicator : public Communicator {
   void hello();
   void run_call(Call call, const std::function<void()>& move);
   Call call_of(const Collective& op) const;
-  void meet();   // one round
-  void open();   // the first round of a collective: compares headers, keeps them in headers_
+  bool arrive();  // first half of a round; true when this rank was the last
+  void meet();    // one round
+  void await_round();
+  // The first round of a collective: compares headers, keeps them in headers_. `meanwhile` runs while others arrive.
+  void open(const std::function<void()>& meanwhile = nullptr);
   void round();  // open() the first time, meet() afterwards
   [[noreturn]] void mismatch();
   template <class Ready, class Missing>
@@ -90,6 +93,7 @@ class ShmCommunicator : public Communicator {
 
   void move_pulled(const Collective& op);
   void pulled_all_reduce(const Collective& op);
+  void pulled_exchange(const Collective& op);
   void pull_and_sum(const Collective& op, int64_t from, int64_t n, void* out);
   void pull(int rank, void* to, uint64_t address, size_t bytes);
   void sum(const Collective& op, void* out, int64_t n, bool stream);
@@ -110,13 +114,12 @@ class ShmCommunicator : public Communicator {
   // Used by the thread whose turn it is.
   uint64_t rounds_ = 0, data_rounds_ = 0, calls_ = 0, collectives_ = 0;
   Call current_;
-  bool opened_ = false;
+  bool opened_ = false, crowded_ = false;
   std::vector<Call> headers_;
   std::array<const void*, kMaxRanks> sources_{};
   std::vector<uint32_t> sent_, taken_;      // steps, by peer
   std::vector<uint64_t> sends_, receives_;  // messages, by peer
-  uint64_t probe_ = 0, random_ = 0, waits_ = 0;
-  int64_t spin_ns_;
+  uint64_t probe_ = 0, random_ = 0, waits_ = 0, failed_spins_ = 0;
 };
 
 template <class Put, class Take>

@@ -3,6 +3,9 @@
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
 
 #include "../kernels/reduce/sum_ranks.h"
 #include "shm.h"
@@ -10,14 +13,16 @@
 namespace ds {
 namespace {
 
-// From here on two rounds and one copy are cheaper than one round and two copies.
-constexpr uint64_t kPullBytes = 64 * 1024;
+// A rank that would have to read more than this from the slots reads from its peers' memory instead: then two rounds
+// and one copy are cheaper than one round and two copies. all_reduce needs three rounds.
+constexpr uint64_t kPullBytes = 128 * 1024, kPullAllReduceBytes = 256 * 1024;
 // What is read before it is summed must still be in the second-level cache.
 constexpr int64_t kScratchBytes = 256 * 1024;
 // Results beyond this are written past the caches, when nobody reads them next.
 constexpr int64_t kStreamBytes = 8 << 20;
-// all_reduce proceeds in blocks, so that the sums are copied while they are in a cache.
-constexpr int64_t kBlockBytes = 8 << 20;
+// all_reduce proceeds in blocks. What does not fit into any cache goes in small ones, so that sums are copied while
+// they are in one, if the ranks can keep pace with each other.
+constexpr int64_t kBlockBytes = 8 << 20, kSmallBlockBytes = 256 << 10, kUncachedBytes = 64 << 20;
 
 // The calling thread's scratch memory, page-aligned.
 char* scratch() {
@@ -28,13 +33,32 @@ char* scratch() {
   return memory.get();
 }
 
+void copy_own(char* to, const char* from, size_t bytes) {
+  if (to == from || bytes == 0) return;
+#if defined(__x86_64__)
+  // A plain copy reads every line that it is about to overwrite.
+  if (bytes > size_t(kStreamBytes) && reinterpret_cast<uintptr_t>(to) % 16 == 0) {
+    size_t whole = bytes / 64 * 64;
+    for (size_t i = 0; i < whole; i += 64)
+      for (size_t j = 0; j < 64; j += 16)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i + j),
+                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + j)));
+    _mm_sfence();
+    to += whole, from += whole, bytes -= whole;
+  }
+#endif
+  std::memcpy(to, from, bytes);
+}
+
 }  // namespace
 
 bool ShmCommunicator::pulls(const Call& call) const {
   if (size_ == 1) return true;
-  bool whole =
-      call.primitive == Primitive::all_reduce || call.primitive == Primitive::broadcast || is_pairwise(call.primitive);
-  return ways_ == 2 && call.bytes / uint64_t(whole ? 1 : size_) > kPullBytes;
+  const uint64_t others = uint64_t(size_ - 1);
+  if (ways_ != 2) return false;
+  if (call.primitive == Primitive::all_reduce) return call.bytes * others > kPullAllReduceBytes;
+  if (call.primitive == Primitive::broadcast || is_pairwise(call.primitive)) return call.bytes > kPullBytes;
+  return call.bytes / uint64_t(size_) * others > kPullBytes;
 }
 
 void ShmCommunicator::pull(int rank, void* to, uint64_t address, size_t bytes) {
@@ -70,9 +94,11 @@ void ShmCommunicator::pull_and_sum(const Collective& op, int64_t from, int64_t n
 
 void ShmCommunicator::pulled_all_reduce(const Collective& op) {
   const int64_t in_size = int64_t(dtype_bytes(op.in.dtype)), out_size = int64_t(dtype_bytes(op.out.dtype));
-  const int64_t n = op.in.numel(), block = kBlockBytes / in_size;
+  const int64_t n = op.in.numel();
+  const bool small = n * in_size > kUncachedBytes && !crowded_;
+  const int64_t block = (small ? size_ * kSmallBlockBytes : kBlockBytes) / in_size;
   char* out = op.out.as<char>();
-  round();
+  open();
   for (int64_t b = 0; b < n; b += block) {
     int64_t length = std::min(block, n - b);
     // Slices begin at whole cache lines.
@@ -89,30 +115,38 @@ void ShmCommunicator::pulled_all_reduce(const Collective& op) {
 }
 
 void ShmCommunicator::move_pulled(const Collective& op) {
-  if (op.primitive == Primitive::all_reduce) return pulled_all_reduce(op);
-  const int64_t size = int64_t(dtype_bytes(op.in.present ? op.in.dtype : DType::u8));
-  round();
-  if (op.primitive == Primitive::barrier) return;
-  if (op.primitive == Primitive::reduce_scatter) {
-    int64_t n = op.out.numel();
-    pull_and_sum(op, rank_ * n, n, op.out.data);
-    return meet();
+  switch (op.primitive) {
+    case Primitive::all_reduce:
+      return pulled_all_reduce(op);
+    case Primitive::reduce_scatter:
+      open();
+      pull_and_sum(op, rank_ * op.out.numel(), op.out.numel(), op.out.data);
+      return meet();
+    case Primitive::broadcast:
+      open();
+      if (rank_ != op.peer)
+        pull(op.peer, op.out.data, headers_[size_t(op.peer)].address,
+             size_t(op.out.numel()) * dtype_bytes(op.out.dtype));
+      return meet();
+    case Primitive::all_gather:
+    case Primitive::exchange:
+    case Primitive::all_to_all:
+      return pulled_exchange(op);
+    default:
+      return open();
   }
-  if (op.primitive == Primitive::broadcast) {
-    if (rank_ != op.peer) pull(op.peer, op.out.data, headers_[size_t(op.peer)].address, size_t(op.out.numel() * size));
-    return meet();
-  }
-  // all_gather takes the whole `in` of each rank, all_to_all our slice of it.
-  bool gathers = op.primitive != Primitive::all_to_all;
-  int64_t bytes = op.out.numel() / size_ * size, offset = gathers ? 0 : rank_ * bytes;
-  for (int i = 0; i < size_; ++i) {
+}
+
+// all_gather takes the whole `in` of each rank, all_to_all our slice of it.
+void ShmCommunicator::pulled_exchange(const Collective& op) {
+  size_t bytes = size_t(op.out.numel() / size_) * dtype_bytes(op.out.dtype);
+  size_t offset = op.primitive == Primitive::all_to_all ? size_t(rank_) * bytes : 0;
+  char* out = op.out.as<char>();
+  // Nobody reads or waits for what stays here.
+  open([&] { copy_own(out + size_t(rank_) * bytes, op.in.as<char>() + offset, bytes); });
+  for (int i = 1; i < size_; ++i) {
     int q = (rank_ + i) % size_;
-    char* to = op.out.as<char>() + q * bytes;
-    const char* own = op.in.as<char>() + offset;
-    if (q != rank_)
-      pull(q, to, headers_[size_t(q)].address + uint64_t(offset), size_t(bytes));
-    else if (to != own && bytes)
-      std::memcpy(to, own, size_t(bytes));
+    pull(q, out + size_t(q) * bytes, headers_[size_t(q)].address + offset, bytes);
   }
   meet();
 }

@@ -1,0 +1,12 @@
+// Rank 0 exits with a call of its own still waiting: its exit must not wait for the call, nor the others for it.
+const { main, failureOf } = require('./rank.cjs');
+
+main(async ({ group, core }) => {
+  const t = core.Tensor.from(new Float32Array(1 << 18), [1 << 18]);
+  group.allReduce(t, t, { tag: 'together' });
+  await core.device('cpu').stream.join();
+  if (group.rank === 1) await new Promise((resolve) => setTimeout(resolve, 500));
+  group.allReduce(t, t, { tag: 'too late' });
+  if (group.rank === 0) setTimeout(() => process.exit(0), 100);
+  return failureOf(core.device('cpu').stream);
+});
