@@ -6,6 +6,9 @@ import { device, liveTensors } from '@ds/core-native';
 import { bloomParameterCount, bloomPresets } from '@ds/nn';
 import { printTable1Gigabytes, zeroTable1 } from '@ds/zero';
 import { ds } from '../../test-support/ds';
+import { planByRunning } from '../plan/null-run';
+import { planConfig } from '../plan/predict';
+import { findModel } from '../train/model';
 
 // The addon counts for the whole process, and other test files may have run in it.
 const liveBefore = liveTensors();
@@ -73,6 +76,24 @@ describe('ds plan --model', () => {
     expect(json.traffic.bytes_sent_per_step).toBe(2 * json.traffic.elements_sent_per_step);
     expect(json.per_rank.peak_bytes).toBeGreaterThan(json.per_rank.model_state_bytes);
     expect(json.per_rank.activation_bytes).toBeGreaterThan(0);
+  });
+
+  it.each([0, 3] as const)('draws a timeline at stage %i whose highest moment is the peak', async (stage) => {
+    const config = planConfig({ world: 4, config: undefined, microBatch: 1 }, stage);
+    const { timeline, peakBytes } = await planByRunning({
+      model: findModel('bloom-560m'),
+      config,
+      sequenceLength: 128,
+    });
+    const totals = timeline.map(({ bytes }) => Object.values(bytes).reduce((sum, value) => sum + value, 0));
+    expect(Math.max(...totals)).toBe(peakBytes);
+    expect(timeline.map(({ at }) => at)).toEqual(expect.arrayContaining(['forward h.3', 'backward h.3', 'update h.3']));
+  });
+
+  it('books activations alike at every stage: buffers that come and go are not taken for them', async () => {
+    const activations = async (stage: number) =>
+      (await plan('--model', 'bloom-560m', '--world', '4', '--stage', String(stage))).json.per_rank.activation_bytes;
+    expect(await activations(3)).toBe(await activations(0));
   });
 
   it('needs no more at a higher stage', async () => {

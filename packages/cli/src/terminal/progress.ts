@@ -57,6 +57,8 @@ class Bar implements Progress {
       clearOnComplete: false,
       hideCursor: true,
       linewrap: false,
+      // A note is written over the bar: it must be drawn again though nothing in it has changed.
+      forceRedraw: true,
       fps: 8,
       barsize: 24,
       format: `${title} ${cyan('{bar}')} {value}/{total} ${unit}s ${dim('{eta_formatted}')}  {facts}`,
@@ -76,7 +78,8 @@ class Bar implements Progress {
   }
 
   note(text: string): void {
-    this.#stream.write(`\r\u001b[K${text}\n`);
+    // The bar goes back to a saved place when it ends (ESC 7 saves it): after a note that is the next line.
+    this.#stream.write(`\r\u001b[K${text}\n\u001b7`);
     this.#bar.render();
   }
 
