@@ -89,6 +89,7 @@ async function launchRanks(job: Job, config: TrainConfig, { onRecord, onNote }: 
       forwardSignals: false,
     });
   } catch (error) {
+    if (interrupt.signal.aborted) throw endedAtOnce(error);
     // The first rank that failed says why; the others died of it.
     throw failure ? new DsError({ ...failure, cause: error }) : error;
   } finally {
@@ -100,5 +101,16 @@ async function launchRanks(job: Job, config: TrainConfig, { onRecord, onNote }: 
     op: 'train',
     expected: 'a rank 0 that ends its run',
     actual: 'one that ended without a word',
+  });
+}
+
+function endedAtOnce(cause: unknown): DsError {
+  return new DsError({
+    code: 'ABORTED',
+    op: 'train',
+    expected: 'to end in order',
+    actual: 'a second Ctrl-C',
+    hint: 'The last checkpoint is whole: --resume goes on from it.',
+    cause,
   });
 }
