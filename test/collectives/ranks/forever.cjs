@@ -7,6 +7,8 @@ async function main() {
   if (mode === 'polite') process.once('SIGINT', () => process.exit(0));
   if (mode === 'stubborn') for (const name of ['SIGINT', 'SIGTERM']) process.on(name, () => console.log(name));
   const t = core.Tensor.from(new Float32Array(1 << 18), [1 << 18]);
+  // Should the test that it is for ever fail, it does not run on for ever.
+  setTimeout(() => process.kill(process.pid, 'SIGKILL'), 60_000).unref();
   console.log(`pid ${process.pid}`);
   while (mode === 'work') {
     for (let i = 0; i < 20; i++) group.allReduce(t, t, { tag: `round ${i}` });
