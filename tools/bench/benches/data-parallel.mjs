@@ -2,31 +2,17 @@
  * Training over two ranks of one thread each: what a ZeRO stage costs beside stage 0, and stage 3 against FSDP2.
  * Each sample is a job of its own: it starts its ranks, warms up, and takes the time inside.
  */
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { jobSide, spawnedJob } from '../job-side.mjs';
 import { pythonRival } from '../process-side.mjs';
 
 const program = fileURLToPath(new URL('../step-rank.mjs', import.meta.url));
 const rivalScript = fileURLToPath(new URL('../rivals/data_parallel.py', import.meta.url));
 const world = 2;
 const sizes = { hiddenSize: 768, layers: 12, heads: 12, vocabSize: 50304, length: 256, batch: 4 };
-
-/** A side that is a job: `start` gives the line of JSON that it says. */
-function jobSide(name, start) {
-  let last;
-  return {
-    name,
-    async run(iterations) {
-      last = await start(iterations);
-      return last.seconds;
-    },
-    said: () => last,
-    facts: async () => ({ peak_rss_mb: last.peak_rss_mb }),
-  };
-}
 
 function oursAt(core, stage, folder) {
   return jobSide(`ZeRO stage ${stage}`, async (iterations) => {
@@ -50,10 +36,7 @@ function fsdp2(folder) {
   const python = process.env.DS_BENCH_PYTHON || 'python3';
   return jobSide(found.name, async (iterations) => {
     const spec = JSON.stringify({ world, sizes, iterations, folder, mode: 'fsdp2' });
-    const { stdout, stderr } = spawnSync(python, [rivalScript, spec], { encoding: 'utf8', maxBuffer: 1e8 });
-    const line = stdout.split('\n').find((text) => text.startsWith('{'));
-    if (!line) throw new Error(`FSDP2 gave no answer\n${stderr.slice(-2000)}`);
-    return JSON.parse(line);
+    return spawnedJob('FSDP2', python, [rivalScript, spec]);
   });
 }
 

@@ -81,7 +81,7 @@ struct Gate {
 class Segment {
  public:
   // Staging of one slot; chunks of data are at most this large.
-  static constexpr size_t kSlotBytes = 256 * 1024;
+  static constexpr size_t kSlotBytes = 512 * 1024;
 
   // Makes the memory for `world` ranks and gives its file descriptor (close-on-exec).
   static int create(int world);

@@ -40,7 +40,7 @@ std::vector<int> count_up(int n) {
 std::shared_ptr<ShmCommunicator> ShmCommunicator::attach(std::shared_ptr<Segment> segment, int rank,
                                                          const ShmOptions& options) {
   if (options.chunk_bytes < 4096 || options.chunk_bytes > Segment::kSlotBytes || options.chunk_bytes % 64)
-    throw Error("CONFIG", "attach", "chunkBytes from 4096 to 262144, a multiple of 64",
+    throw Error("CONFIG", "attach", "chunkBytes from 4096 to 524288, a multiple of 64",
                 std::to_string(options.chunk_bytes), "");
   segment->take_place(rank, this_process());
   allow_siblings_to_read();

@@ -96,6 +96,7 @@ class ShmCommunicator : public Communicator {
   void pulled_exchange(const Collective& op);
   void pull_and_sum(const Collective& op, int64_t from, int64_t n, void* out);
   void pull(int rank, void* to, uint64_t address, size_t bytes);
+  void fetch(int rank, char* to, uint64_t address, size_t bytes, int64_t whole);
   void sum(const Collective& op, void* out, int64_t n, bool stream);
 
   void send(const Collective& op);

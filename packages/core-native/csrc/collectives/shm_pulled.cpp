@@ -15,7 +15,7 @@ namespace {
 
 // A rank that would have to read more than this from the slots reads from its peers' memory instead: then two rounds
 // and one copy are cheaper than one round and two copies. all_reduce needs three rounds.
-constexpr uint64_t kPullBytes = 128 * 1024, kPullAllReduceBytes = 256 * 1024;
+constexpr uint64_t kPullBytes = 128 * 1024, kPullAllReduceBytes = 1024 * 1024;
 // What is read before it is summed must still be in the second-level cache.
 constexpr int64_t kScratchBytes = 256 * 1024;
 // Results beyond this are written past the caches, when nobody reads them next.
@@ -33,11 +33,10 @@ char* scratch() {
   return memory.get();
 }
 
-void copy_own(char* to, const char* from, size_t bytes) {
-  if (to == from || bytes == 0) return;
+// A plain copy reads every line that it is about to overwrite; this one goes past the caches.
+void stream_copy(char* to, const char* from, size_t bytes) {
 #if defined(__x86_64__)
-  // A plain copy reads every line that it is about to overwrite.
-  if (bytes > size_t(kStreamBytes) && reinterpret_cast<uintptr_t>(to) % 16 == 0) {
+  if (reinterpret_cast<uintptr_t>(to) % 16 == 0) {
     size_t whole = bytes / 64 * 64;
     for (size_t i = 0; i < whole; i += 64)
       for (size_t j = 0; j < 64; j += 16)
@@ -48,6 +47,11 @@ void copy_own(char* to, const char* from, size_t bytes) {
   }
 #endif
   std::memcpy(to, from, bytes);
+}
+
+void copy_own(char* to, const char* from, size_t bytes) {
+  if (to == from || bytes == 0) return;
+  bytes > size_t(kStreamBytes) ? stream_copy(to, from, bytes) : void(std::memcpy(to, from, bytes));
 }
 
 }  // namespace
@@ -69,6 +73,17 @@ void ShmCommunicator::pull(int rank, void* to, uint64_t address, size_t bytes) {
                 "its own output tells why; killed by signal 9 is mostly the system out of memory");
   throw Error("COMM", short_name(current_), "memory of " + name_of(rank) + " that can be read",
               std::string("the error ") + std::strerror(error), "try transport staged");
+}
+
+// Reads a part of a tensor of `whole` bytes. The system's copy reads every line that it overwrites;
+// what fits into no cache goes through a small one, and past it.
+void ShmCommunicator::fetch(int rank, char* to, uint64_t address, size_t bytes, int64_t whole) {
+  if (whole <= kUncachedBytes) return pull(rank, to, address, bytes);
+  for (size_t done = 0; done < bytes; done += size_t(kScratchBytes)) {
+    size_t n = std::min(size_t(kScratchBytes), bytes - done);
+    pull(rank, scratch(), address + done, n);
+    stream_copy(to + done, scratch(), n);
+  }
 }
 
 // out[0, n) = the sum of elements [from, from + n) of every rank's `in`.
@@ -146,7 +161,7 @@ void ShmCommunicator::pulled_exchange(const Collective& op) {
   open([&] { copy_own(out + size_t(rank_) * bytes, op.in.as<char>() + offset, bytes); });
   for (int i = 1; i < size_; ++i) {
     int q = (rank_ + i) % size_;
-    pull(q, out + size_t(q) * bytes, headers_[size_t(q)].address + offset, bytes);
+    fetch(q, out + size_t(q) * bytes, headers_[size_t(q)].address + offset, bytes, int64_t(bytes) * size_);
   }
   meet();
 }

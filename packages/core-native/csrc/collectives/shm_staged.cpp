@@ -7,6 +7,9 @@
 namespace ds {
 namespace {
 
+// An all_reduce of at most this is over after one round: reading everything costs less than a second meeting.
+constexpr int64_t kOneRoundBytes = 64 * 1024;
+
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -39,38 +42,43 @@ void ShmCommunicator::staged_all_reduce(const Collective& op) {
   const int64_t n = op.in.numel(), chunk = int64_t(options_.chunk_bytes);
   const char* in = op.in.as<char>();
   char* out = op.out.as<char>();
-  if (n * int64_t(in_size) <= chunk) {  // one round: everybody adds up everything
+  if (n * int64_t(in_size) <= std::min(chunk, kOneRoundBytes)) {  // everybody adds up everything
     return steps(
         n ? 1 : 0, [&](int64_t) { std::memcpy(slot(rank_), in, size_t(n) * in_size); },
         [&](int64_t) {
-          for (int q = 0; q < size_; ++q) sources_[size_t(q)] = slot(q);
+          for (int q = 0; q < size_; ++q) sources_[size_t(q)] = q == rank_ ? in : slot(q);
           sum(op, out, n, false);
         });
   }
-  // Two rounds a block: everybody adds up a slice of it, then everybody copies the slices.
-  const int64_t block = chunk / int64_t(std::max(in_size, out_size));
+  // Two rounds a block: everybody adds up a slice of it, then everybody copies the sums. A slot holds what the others
+  // want of a block, one slice after the other, our own left out.
+  const int64_t others = std::max(size_ - 1, 1);
+  const int64_t block = chunk / int64_t(std::max(in_size, out_size)) / others * size_;
   auto length = [&](int64_t b) { return std::min(block, n - b * block); };
   auto bound = [&](int64_t b, int q) { return length(b) * q / size_; };
+  auto slice = [&](int64_t b, int q) { return bound(b, q + 1) - bound(b, q); };
+  auto place = [&](int64_t b, int owner, int q) { return bound(b, q) - (q > owner ? slice(b, owner) : 0); };
   steps(
       2 * divide_up(n, block),
       [&](int64_t s) {
-        int64_t b = s / 2;
-        if (s % 2 == 0)
-          return void(std::memcpy(slot(rank_), in + size_t(b * block) * in_size, size_t(length(b)) * in_size));
-        int64_t begin = bound(b, rank_), end = bound(b, rank_ + 1);
-        std::memcpy(slot(rank_), out + size_t(b * block + begin) * out_size, size_t(end - begin) * out_size);
+        int64_t b = s / 2, begin = b * block;
+        for (int q = 0; q < size_ && s % 2 == 0; ++q)
+          if (q != rank_)
+            std::memcpy(slot(rank_) + size_t(place(b, rank_, q)) * in_size, in + size_t(begin + bound(b, q)) * in_size,
+                        size_t(slice(b, q)) * in_size);
+        if (s % 2)
+          std::memcpy(slot(rank_), out + size_t(begin + bound(b, rank_)) * out_size, size_t(slice(b, rank_)) * out_size);
       },
       [&](int64_t s) {
-        int64_t b = s / 2;
-        for (int q = 0; q < size_; ++q) {
-          int64_t begin = bound(b, q), end = bound(b, q + 1);
-          if (s % 2 == 0)
-            sources_[size_t(q)] = slot(q) + size_t(bound(b, rank_)) * in_size;
-          else if (q != rank_)
-            std::memcpy(out + size_t(b * block + begin) * out_size, slot(q), size_t(end - begin) * out_size);
+        int64_t b = s / 2, begin = b * block;
+        if (s % 2 == 0) {
+          for (int q = 0; q < size_; ++q) sources_[size_t(q)] = slot(q) + size_t(place(b, q, rank_)) * in_size;
+          sources_[size_t(rank_)] = in + size_t(begin + bound(b, rank_)) * in_size;
+          return sum(op, out + size_t(begin + bound(b, rank_)) * out_size, slice(b, rank_), false);
         }
-        int64_t begin = bound(b, rank_), end = bound(b, rank_ + 1);
-        if (s % 2 == 0) sum(op, out + size_t(b * block + begin) * out_size, end - begin, false);
+        for (int q = 0; q < size_; ++q)
+          if (q != rank_)
+            std::memcpy(out + size_t(begin + bound(b, q)) * out_size, slot(q), size_t(slice(b, q)) * out_size);
       });
 }
 

@@ -18,7 +18,7 @@ export interface GroupOptions {
    * Default `auto`: pulled where the system allows it. `DS_COMM_TRANSPORT` says it for all ranks.
    */
   transport?: 'auto' | 'pulled' | 'staged';
-  /** Bytes of a staged chunk, 4096 to 262144, a multiple of 64; default 262144. Alike on all ranks; never changes results. */
+  /** Bytes of a staged chunk, 4096 to 524288, a multiple of 64; default 524288. Alike on all ranks; never changes results. */
   chunkBytes?: number;
   /** A random wait up to this long before every call, to shake out what depends on timing; default 0, or `DS_COMM_JITTER_US`. */
   jitterMicros?: number;
@@ -273,7 +273,7 @@ function nativeOptions(options: GroupOptions): [number, number, number, number] 
   const {
     timeoutMs = fromVariable('DS_COMM_TIMEOUT_MS', 600_000),
     transport = process.env.DS_COMM_TRANSPORT ?? 'auto',
-    chunkBytes = 262_144,
+    chunkBytes = 524_288,
     jitterMicros = fromVariable('DS_COMM_JITTER_US', 0),
   } = options;
   if (!Object.hasOwn(transports, transport)) throw optionError('auto, pulled or staged for transport', transport);

@@ -1,0 +1,28 @@
+/** A side that is a job: every sample starts it anew, and it says one line of JSON with its own `seconds` and results. */
+import { spawnSync } from 'node:child_process';
+
+/**
+ * Makes a side of a job.
+ *
+ * @param start async (iterations) => what the job said: `{ seconds, peak_rss_mb?, … }`
+ */
+export function jobSide(name, start) {
+  let last;
+  return {
+    name,
+    async run(iterations) {
+      last = await start(iterations);
+      return last.seconds;
+    },
+    said: () => last,
+    facts: async () => (last.peak_rss_mb === undefined ? undefined : { peak_rss_mb: last.peak_rss_mb }),
+  };
+}
+
+/** Runs a program to its end and gives the line of JSON that it said. @throws Error with the program's own words */
+export function spawnedJob(name, program, args) {
+  const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 1e8 });
+  const line = stdout?.split('\n').find((text) => text.startsWith('{'));
+  if (!line) throw new Error(`${name} gave no answer\n${stderr?.slice(-2000)}`);
+  return JSON.parse(line);
+}
