@@ -20,8 +20,9 @@ export function jobSide(name, start) {
 }
 
 /** Runs a program to its end and gives the line of JSON that it said. @throws Error with the program's own words */
-export function spawnedJob(name, program, args) {
-  const { stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', maxBuffer: 1e8 });
+export function spawnedJob(name, program, args, env = {}) {
+  const options = { encoding: 'utf8', maxBuffer: 1e8, env: { ...process.env, ...env } };
+  const { stdout, stderr } = spawnSync(program, args, options);
   const line = stdout?.split('\n').find((text) => text.startsWith('{'));
   if (!line) throw new Error(`${name} gave no answer\n${stderr?.slice(-2000)}`);
   return JSON.parse(line);

@@ -43,7 +43,10 @@ function gloo(spec) {
   if (found.missing) return found;
   const python = process.env.DS_BENCH_PYTHON || 'python3';
   return jobSide(found.name, (iterations) =>
-    spawnedJob(found.name, python, [path.join(rivals, 'collectives.py'), JSON.stringify({ ...spec, world, iterations })]),
+    spawnedJob(found.name, python, [
+      path.join(rivals, 'collectives.py'),
+      JSON.stringify({ ...spec, world, iterations }),
+    ]),
   );
 }
 

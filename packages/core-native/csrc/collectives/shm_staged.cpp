@@ -67,7 +67,8 @@ void ShmCommunicator::staged_all_reduce(const Collective& op) {
             std::memcpy(slot(rank_) + size_t(place(b, rank_, q)) * in_size, in + size_t(begin + bound(b, q)) * in_size,
                         size_t(slice(b, q)) * in_size);
         if (s % 2)
-          std::memcpy(slot(rank_), out + size_t(begin + bound(b, rank_)) * out_size, size_t(slice(b, rank_)) * out_size);
+          std::memcpy(slot(rank_), out + size_t(begin + bound(b, rank_)) * out_size,
+                      size_t(slice(b, rank_)) * out_size);
       },
       [&](int64_t s) {
         int64_t b = s / 2, begin = b * block;

@@ -69,7 +69,7 @@ std::vector<OwnerBytes> Account::owners() const {
   return owners_;
 }
 
-Arena::Arena() {
+Region::Region() {
   // Address space only: twice the machine's memory, so that no order of sizes can run into the end first.
   reserved_ = size_t(sysconf(_SC_PHYS_PAGES)) * size_t(sysconf(_SC_PAGE_SIZE)) * 2;
   int flags = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -86,9 +86,9 @@ Arena::Arena() {
 #endif
 }
 
-Arena::~Arena() { munmap(base_, reserved_); }
+Region::~Region() { munmap(base_, reserved_); }
 
-void* Arena::allocate(size_t bytes) {
+void* Region::allocate(size_t bytes) {
   for (auto block = free_.begin(); block != free_.end(); ++block) {
     if (block->second < bytes) continue;
     auto [offset, size] = *block;
@@ -112,7 +112,7 @@ void* Arena::allocate(size_t bytes) {
   return base_ + offset;
 }
 
-void Arena::free(void* data, size_t bytes) {
+void Region::free(void* data, size_t bytes) {
   size_t offset = size_t(static_cast<char*>(data) - base_);
   auto next = free_.lower_bound(offset);
   if (next != free_.end() && offset + bytes == next->first) {
@@ -129,7 +129,7 @@ void Arena::free(void* data, size_t bytes) {
   free_.emplace(offset, bytes);
 }
 
-void Arena::trim() {
+void Region::trim() {
   size_t page = size_t(sysconf(_SC_PAGE_SIZE));
   for (auto [offset, bytes] : free_) {
     size_t begin = (offset + page - 1) / page * page, end = (offset + bytes) / page * page;

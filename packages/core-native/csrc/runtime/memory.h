@@ -44,19 +44,33 @@ class Account {
 
 // One linear reservation of address space; blocks are taken first-fit from the low end, so the resident part stays
 // as small as the peak. Pages are touched by use only, and `trim` gives free ones back to the system.
-class Arena {
+class Region {
  public:
-  Arena();
-  ~Arena();
+  Region();
+  ~Region();
+  Region(const Region&) = delete;
   void* allocate(size_t bytes);  // bytes: a multiple of kBlockBytes, > 0
   void free(void* data, size_t bytes);
   void trim();
-  size_t high_water() const { return high_water_; }
 
  private:
   char* base_ = nullptr;
   size_t reserved_ = 0, high_water_ = 0;
   std::map<size_t, size_t> free_;  // offset -> bytes, coalesced, below high_water_
+};
+
+// Blocks smaller than a huge page live in a region of their own. Otherwise what is saved for backward would sit in the
+// place of a gathered embedding that was released, and the next one would find room at the end only.
+class Arena {
+ public:
+  void* allocate(size_t bytes) { return region(bytes).allocate(bytes); }
+  void free(void* data, size_t bytes) { region(bytes).free(data, bytes); }
+  void trim() { small_.trim(), large_.trim(); }
+
+ private:
+  static constexpr size_t kLargeBytes = 2 << 20;
+  Region& region(size_t bytes) { return bytes < kLargeBytes ? small_ : large_; }
+  Region small_, large_;
 };
 
 }  // namespace ds
