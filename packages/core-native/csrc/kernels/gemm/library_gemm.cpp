@@ -21,13 +21,14 @@ bool has_library_gemm() { return true; }
 
 void library_gemm(const LibraryGemm& g) {
   if (g.M == 0 || g.N == 0) return;
-  // Eight slices of the larger side: enough for a worker that lost its core to be helped out, few enough for the
-  // library to work on large panels. Cut by the problem alone, in multiples of 16 so that slices end where its kernels
-  // do.
-  constexpr int64_t kSlices = 8, kGrain = 16;
+  // Two to eight slices of the larger side: enough for a worker that lost its core to be helped out; few, because every
+  // slice packs the other operand again (eight of 96 rows cost a fifth of the speed). Cut by the problem alone, in
+  // multiples of 16 so that slices end where the library's kernels do.
+  constexpr int64_t kMostSlices = 8, kLeastRows = 768, kGrain = 16;
   bool rows = g.M >= g.N;
-  int64_t side = rows ? g.M : g.N;
-  int64_t piece = ((side + kSlices - 1) / kSlices + kGrain - 1) / kGrain * kGrain;
+  int64_t side = rows ? g.M : g.N, slices = 2;
+  while (slices < kMostSlices && side >= 2 * slices * kLeastRows) slices *= 2;
+  int64_t piece = ((side + slices - 1) / slices + kGrain - 1) / kGrain * kGrain;
   parallel_ranges(side, piece, [&](int64_t begin, int64_t end) {
     const float* a = rows ? g.a + (g.a_transposed ? begin : begin * g.a_stride) : g.a;
     const float* b = rows ? g.b : g.b + (g.b_transposed ? begin * g.b_stride : begin);
