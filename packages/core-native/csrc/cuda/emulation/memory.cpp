@@ -5,8 +5,6 @@
 #include <map>
 #include <mutex>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include "runtime.h"
 
@@ -14,10 +12,25 @@ using namespace ds::emulation;
 
 namespace {
 
-std::mutex memory_mutex;
-std::map<CUdeviceptr, std::pair<size_t, int>> mapped;  // start of a mapping -> bytes, device
-std::vector<size_t> used(kMaxDevices);                 // bytes by device
+struct Allocation {
+  size_t bytes, device;
+  int users;  // its handle and its mapping
+};
 
+std::mutex memory_mutex;
+std::map<CUmemGenericAllocationHandle, Allocation> allocations;
+std::map<CUdeviceptr, CUmemGenericAllocationHandle> mapped;  // by the start of the mapping
+CUmemGenericAllocationHandle last_handle = 0;
+
+size_t used(size_t device) {
+  size_t bytes = 0;
+  for (auto& [handle, allocation] : allocations) bytes += allocation.device == device ? allocation.bytes : 0;
+  return bytes;
+}
+
+void drop(CUmemGenericAllocationHandle handle) {
+  if (--allocations.at(handle).users == 0) allocations.erase(handle);
+}
 
 CUresult address_reserve(CUdeviceptr* base, size_t bytes, size_t, CUdeviceptr, unsigned long long) {
   void* p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -32,23 +45,27 @@ CUresult address_free(CUdeviceptr base, size_t bytes) {
   return munmap(reinterpret_cast<void*>(base), bytes) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
-// A handle is its own size and device: there is nothing behind it.
 CUresult create(CUmemGenericAllocationHandle* handle, size_t bytes, const CUmemAllocationProp* prop,
                 unsigned long long) {
   std::lock_guard lock(memory_mutex);
   size_t device = size_t(prop->location.id);
-  if (used[device] + bytes > settings().total_memory) return CUDA_ERROR_OUT_OF_MEMORY;
-  used[device] += bytes;
-  *handle = bytes << 8 | device;
+  if (used(device) + bytes > settings().total_memory) return CUDA_ERROR_OUT_OF_MEMORY;
+  *handle = ++last_handle;
+  allocations[*handle] = {bytes, device, 1};
   return CUDA_SUCCESS;
 }
 
-CUresult release(CUmemGenericAllocationHandle) { return CUDA_SUCCESS; }  // the mapping keeps the memory
+CUresult release(CUmemGenericAllocationHandle handle) {
+  std::lock_guard lock(memory_mutex);
+  drop(handle);
+  return CUDA_SUCCESS;
+}
 
 CUresult map(CUdeviceptr at, size_t bytes, size_t, CUmemGenericAllocationHandle handle, unsigned long long) {
   std::lock_guard lock(memory_mutex);
-  if (bytes != handle >> 8 || !mapped.emplace(at, std::pair(bytes, int(handle & 255))).second)
-    return CUDA_ERROR_INVALID_VALUE;
+  auto& allocation = allocations.at(handle);
+  if (bytes != allocation.bytes || !mapped.emplace(at, handle).second) return CUDA_ERROR_INVALID_VALUE;
+  ++allocation.users;
   return CUDA_SUCCESS;
 }
 
@@ -61,10 +78,9 @@ CUresult unmap(CUdeviceptr at, size_t bytes) {
   for (CUdeviceptr p = at; p < at + bytes;) {
     auto found = mapped.find(p);
     if (found == mapped.end()) return CUDA_ERROR_INVALID_VALUE;
-    auto [size, device] = found->second;
-    used[size_t(device)] -= size;
+    p += allocations.at(found->second).bytes;
+    drop(found->second);
     mapped.erase(found);
-    p += size;
   }
   void* again = mmap(reinterpret_cast<void*>(at), bytes, PROT_NONE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -88,7 +104,7 @@ extern "C" cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   cudaGetDevice(&device);
   std::lock_guard lock(memory_mutex);
   *total = settings().total_memory;
-  *free = *total - used[size_t(device)];
+  *free = *total - used(size_t(device));
   return cudaSuccess;
 }
 

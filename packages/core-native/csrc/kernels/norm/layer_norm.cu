@@ -244,14 +244,16 @@ template <class T, class F>
 void for_rows(int64_t R, int64_t C, bool aligned, CudaContext& context, F&& fn) {
   using Cut = InRegisters<T>;
   if (R == 0) return;
+  auto block_of = [](int64_t threads) {  // whole warps
+    return dim3(unsigned(std::min<int64_t>((threads + kWarp - 1) / kWarp * kWarp, kMaxBlock)));
+  };
+  dim3 grid(strided_blocks(R, 1, context));
   if (!aligned || C % Cut::elements != 0 || C > int64_t(kMaxBlock) * Cut::elements * Cut::cached)
-    return fn.template operator()<FromMemory>(dim3(strided_blocks(R, 1, context)), dim3(kMaxBlock));
+    return fn.template operator()<FromMemory>(grid, block_of(C));
   if (C <= int64_t(kWarp) * Cut::elements * Cut::cached)
     return fn.template operator()<Cut>(dim3(strided_blocks(R, kRowsByWarps, context)), dim3(kWarp, kRowsByWarps));
   // Two packs a thread hide more latency than one; four or eight only where 512 threads need them.
-  int64_t warps = (C / Cut::elements + 2 * kWarp - 1) / (2 * kWarp);
-  unsigned threads = unsigned(std::min<int64_t>(warps * kWarp, kMaxBlock));
-  fn.template operator()<Cut>(dim3(strided_blocks(R, 1, context)), dim3(threads));
+  fn.template operator()<Cut>(grid, block_of((C / Cut::elements + 1) / 2));
 }
 
 }  // namespace
