@@ -1,7 +1,7 @@
 // Every kernel of a CUDA library against the specification, without Node: kernels LIBRARY [order of threads]
 //
-// Host and device hold the same bytes; `ref` works on the host's. Afterwards tensors must agree within rounding and every
-// byte between them must be untouched.
+// Host and device hold the same bytes; `ref` works on the host's. Afterwards tensors must agree within rounding and
+// every byte between them must be untouched.
 #include <cmath>
 #include <random>
 
@@ -146,9 +146,10 @@ void layer_norm(Cases& cases) {
     int64_t R, C, shift;
   };
   // A warp a row, a block a row, rows read again; odd, unaligned, empty; more rows than the emulated grid has.
-  Shape shapes[] = {{1, 1, 0},    {3, 7, 0},   {5, 64, 0},    {5, 64, 1},    {2, 129, 0},  {0, 16, 0},    {33, 1000, 0},
-                    {300, 32, 0}, {9, 768, 0}, {70, 1032, 0}, {3, 4096, 0},  {2, 14336, 0}, {2, 16384, 0}, {2, 16392, 0},
-                    {2, 1032, 2}, {400, 9, 0}, {17, 1024, 0}, {40, 2048, 0}, {9000, 8, 0}};
+  Shape shapes[] = {{1, 1, 0},    {3, 7, 0},     {5, 64, 0},    {5, 64, 1},    {2, 129, 0},
+                    {0, 16, 0},   {33, 1000, 0}, {300, 32, 0},  {9, 768, 0},   {70, 1032, 0},
+                    {3, 4096, 0}, {2, 14336, 0}, {2, 16384, 0}, {2, 16392, 0}, {2, 1032, 2},
+                    {400, 9, 0},  {17, 1024, 0}, {40, 2048, 0}, {9000, 8, 0}};
   for (auto [R, C, shift] : shapes)
     for (DType rows : kFloats)
       for (DType weights : {rows, DType::f32})

@@ -66,6 +66,6 @@ int launch_op(const void* op, const DsCudaContext* context, DsCudaError* error) 
 }  // namespace ds::cuda
 
 // Names the launcher of an op: DS_CUDA_KERNEL(LayerNorm, layer_norm), in namespace ds::cuda, after the launcher.
-#define DS_CUDA_KERNEL(Op, launcher)                          \
+#define DS_CUDA_KERNEL(Op, launcher)                           \
   static const ::ds::cuda::Registration launcher##_registered( \
       DsCudaKernel{Op::name, sizeof(Op), &::ds::cuda::launch_op<Op, &launcher>});

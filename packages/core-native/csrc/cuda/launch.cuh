@@ -24,7 +24,7 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr size_t kSharedWithoutAsking = 48 << 10;
 
 #ifdef DS_CUDA_EMU
-#define DS_SHARED(type, name)       \
+#define DS_SHARED(type, name)        \
   static const char name##_site = 0; \
   auto& name = *static_cast<std::type_identity_t<type>*>(::ds::emulation::shared(&name##_site, sizeof(type)))
 #define DS_DYN_SHARED(type, name) type* name = static_cast<type*>(::ds::emulation::dynamic_shared())

@@ -103,7 +103,7 @@ DsCudaDevice ask_properties(int device) {
   info.total_memory = prop.totalGlobalMem;
   auto allocation = allocation_on(device);
   check_driver(driver().granularity(&info.granule, &allocation, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED), "cuda device",
-        "the granularity of its memory");
+               "the granularity of its memory");
   return info;
 }
 
@@ -234,9 +234,8 @@ int event_wait(DsCudaStream* stream, DsCudaEvent* event, DsCudaError* error) {
 }
 
 int event_synchronize(DsCudaEvent* event, DsCudaError* error) {
-  return guarded("join", error, [&] {
-    check(cudaEventSynchronize(event->handle), "join", "every op before the event to succeed");
-  });
+  return guarded("join", error,
+                 [&] { check(cudaEventSynchronize(event->handle), "join", "every op before the event to succeed"); });
 }
 
 int event_query(DsCudaEvent* event, int* done, DsCudaError* error) {
@@ -318,14 +317,33 @@ constexpr auto emulate = nullptr;
 #endif
 
 constexpr DsCudaLibrary kLibrary{
-    kDsCudaAbiVersion,  emulate,                                                                   //
-    device_count,       device,         free_memory,                                               //
-    reserve,            unreserve,      commit,             decommit,                              //
-    pinned_allocate,    pinned_free,                                                               //
-    stream_create,      stream_destroy, stream_synchronize, stream_handle,                         //
-    event_create,       event_destroy,  event_record,       event_wait,    event_synchronize,      //
-    event_query,        event_elapsed,                                                             //
-    copy,               graph_begin,    graph_end,          graph_launch,  graph_destroy,          //
+    kDsCudaAbiVersion,
+    emulate,  //
+    device_count,
+    device,
+    free_memory,  //
+    reserve,
+    unreserve,
+    commit,
+    decommit,  //
+    pinned_allocate,
+    pinned_free,  //
+    stream_create,
+    stream_destroy,
+    stream_synchronize,
+    stream_handle,  //
+    event_create,
+    event_destroy,
+    event_record,
+    event_wait,
+    event_synchronize,  //
+    event_query,
+    event_elapsed,  //
+    copy,
+    graph_begin,
+    graph_end,
+    graph_launch,
+    graph_destroy,  //
     find_kernel,
 };
 
@@ -345,6 +363,4 @@ const DsCudaDevice& device_properties(int device) {
 
 }  // namespace ds::cuda
 
-extern "C" __attribute__((visibility("default"))) const DsCudaLibrary* ds_cuda_library() {
-  return &ds::cuda::kLibrary;
-}
+extern "C" __attribute__((visibility("default"))) const DsCudaLibrary* ds_cuda_library() { return &ds::cuda::kLibrary; }

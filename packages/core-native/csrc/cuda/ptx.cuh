@@ -117,9 +117,7 @@ __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const uint32_t (&a)[4
   auto half_of = [](uint32_t word, int k) { return to_float(T{uint16_t(word >> (k % 2 * 16))}); };
   emulated_mma<16>(
       c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, {"mma", file, line},
-      [&](auto all, int i, int k) {
-        return half_of(all(unsigned(i % 8 * 4 + k % 8 / 2)).a[i / 8 + k / 8 * 2], k);
-      },
+      [&](auto all, int i, int k) { return half_of(all(unsigned(i % 8 * 4 + k % 8 / 2)).a[i / 8 + k / 8 * 2], k); },
       [&](auto all, int k, int j) { return half_of(all(unsigned(j * 4 + k % 8 / 2)).b[k / 8], k); });
 #else
   if constexpr (std::is_same_v<T, bf16>)

@@ -50,15 +50,15 @@ struct Pack {
 };
 
 template <int kBytes>
-using Word = std::conditional_t<
-    kBytes % 16 == 0, uint4,
-    std::conditional_t<kBytes % 8 == 0, uint2,
-                       std::conditional_t<kBytes % 4 == 0, uint32_t,
-                                          std::conditional_t<kBytes % 2 == 0, uint16_t, uint8_t>>>>;
+using Word =
+    std::conditional_t<kBytes % 16 == 0, uint4,
+                       std::conditional_t<kBytes % 8 == 0, uint2,
+                                          std::conditional_t<kBytes % 4 == 0, uint32_t,
+                                                             std::conditional_t<kBytes % 2 == 0, uint16_t, uint8_t>>>>;
 
 template <int N, class T>
 __device__ __forceinline__ Pack<T, N> load(const T* p) {
-  using W = Word<N * int(sizeof(T))>;
+  using W = Word<N* int(sizeof(T))>;
   constexpr int kWords = N * int(sizeof(T)) / int(sizeof(W));
   W words[kWords];
 #pragma unroll
@@ -70,7 +70,7 @@ __device__ __forceinline__ Pack<T, N> load(const T* p) {
 
 template <int N, class T>
 __device__ __forceinline__ void store(T* p, const Pack<T, N>& pack) {
-  using W = Word<N * int(sizeof(T))>;
+  using W = Word<N* int(sizeof(T))>;
   constexpr int kWords = N * int(sizeof(T)) / int(sizeof(W));
   W words[kWords];
   memcpy(words, &pack, sizeof pack);

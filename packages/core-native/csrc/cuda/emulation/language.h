@@ -1,9 +1,10 @@
 // CUDA's kernel language on the CPU: .cu files compile with g++ and run here, one fiber a CUDA thread.
 //
-// Every thread runs until it blocks at a barrier or a warp operation; then the next one does. That is as unlike lockstep
-// as a schedule can be, so that a missing barrier gives wrong numbers. Errors, each with kernel, block and place: threads
-// that never meet at a barrier, that meet at different ones, that have left the kernel before it; a warp operation that a
-// named lane doesn't join. Under ThreadSanitizer each fiber counts as a thread, and missing barriers are data races.
+// Every thread runs until it blocks at a barrier or a warp operation; then the next one does. That is as unlike
+// lockstep as a schedule can be, so that a missing barrier gives wrong numbers. Errors, each with kernel, block and
+// place: threads that never meet at a barrier, that meet at different ones, that have left the kernel before it; a warp
+// operation that a named lane doesn't join. Under ThreadSanitizer each fiber counts as a thread, and missing barriers
+// are data races.
 //
 // Not emulated: the memory model below barriers, occupancy, timing. Include launch.cuh, not this.
 #pragma once
@@ -54,8 +55,8 @@ constexpr size_t kSlotBytes = 32;
 struct alignas(16) Slot {
   unsigned char bytes[kSlotBytes];
 };
-// Where this lane puts its value for the exchange among `mask`; the slots of all lanes once all have put theirs; and the
-// end of reading.
+// Where this lane puts its value for the exchange among `mask`; the slots of all lanes once all have put theirs; and
+// the end of reading.
 Slot* begin_exchange(unsigned mask);
 const Slot* exchanged(unsigned mask, const Site& site);
 void end_exchange(unsigned mask, const Site& site);
@@ -63,7 +64,8 @@ void end_exchange(unsigned mask, const Site& site);
 void* shared(const void* site, size_t bytes);
 void* dynamic_shared();
 
-// Copies that arrive when they are waited for and not before: the target holds NaN meanwhile. A null source gives zeros.
+// Copies that arrive when they are waited for and not before: the target holds NaN meanwhile. A null source gives
+// zeros.
 void copy_async_16(void* shared, const void* global);
 void copy_async_commit();
 void copy_async_wait(size_t pending_groups);

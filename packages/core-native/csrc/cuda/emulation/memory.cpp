@@ -109,8 +109,7 @@ extern "C" cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned,
-                                                        unsigned long long,
-                                                        cudaDriverEntryPointQueryResult* status) {
+                                                        unsigned long long, cudaDriverEntryPointQueryResult* status) {
   static const std::map<std::string, void*> functions{
       {"cuMemAddressReserve", reinterpret_cast<void*>(&address_reserve)},
       {"cuMemAddressFree", reinterpret_cast<void*>(&address_free)},
@@ -124,7 +123,6 @@ extern "C" cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void
   };
   auto found = functions.find(symbol);
   *function = found == functions.end() ? nullptr : found->second;
-  if (status)
-    *status = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  if (status) *status = *function ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }

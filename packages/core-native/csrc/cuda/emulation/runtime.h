@@ -1,8 +1,8 @@
 // The CUDA runtime of the emulation: NVIDIA's own declarations, with our definitions in runtime.cpp
 // and memory.cpp.
 //
-// A stream runs nothing until somebody waits for it, or for an event of it: work that is read too early, or that another
-// stream did not wait for, is seen as missing every time and not once in a thousand runs.
+// A stream runs nothing until somebody waits for it, or for an event of it: work that is read too early, or that
+// another stream did not wait for, is seen as missing every time and not once in a thousand runs.
 #pragma once
 #include <cuda.h>
 #include <cuda_runtime_api.h>

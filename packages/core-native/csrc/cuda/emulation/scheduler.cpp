@@ -154,14 +154,15 @@ size_t Worker::run_ready(uint64_t block, uint64_t pass) {
     if (t.state != State::ready) continue;
     ++ran;
     current = &t;
-    if (!t.fiber.started()) t.fiber.start(host_, [] {
-      Worker& w = *worker;
-      order_after(w.order_mark());
-      (*w.body_)();
-      order_before(w.order_mark());
-      w.current->state = State::done;
-      w.current->fiber.finish(w.host_);
-    });
+    if (!t.fiber.started())
+      t.fiber.start(host_, [] {
+        Worker& w = *worker;
+        order_after(w.order_mark());
+        (*w.body_)();
+        order_before(w.order_mark());
+        w.current->state = State::done;
+        w.current->fiber.finish(w.host_);
+      });
     t.fiber.resume(host_);
   }
   return ran;
@@ -363,7 +364,8 @@ void run_grid(const Launch& launch, const std::function<void()>& thread) {
   for (int i = 1; i < settings().threads && uint64_t(i) < blocks; ++i) helpers.emplace_back(work);
   work();
   for (auto& helper : helpers) helper.join();
-  if (!error.empty()) throw Error("INTERNAL", launch.kernel, "a kernel that keeps CUDA's rules", error, "mend the kernel");
+  if (!error.empty())
+    throw Error("INTERNAL", launch.kernel, "a kernel that keeps CUDA's rules", error, "mend the kernel");
 }
 
 }  // namespace ds::emulation

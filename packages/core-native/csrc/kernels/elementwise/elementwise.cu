@@ -148,7 +148,8 @@ void fill(const Fill& op, CudaContext& context) {
   auto launch_spread = [&]<class T>(T value) {
     std::memcpy(&value, one, sizeof value);
     int64_t n = op.out.numel();
-    if (n) DS_LAUNCH(spread<T>, strided_blocks(n, kBlock * kPack<T>, context), kBlock, 0, context, n, op.out.as<T>(), value);
+    if (n)
+      DS_LAUNCH(spread<T>, strided_blocks(n, kBlock * kPack<T>, context), kBlock, 0, context, n, op.out.as<T>(), value);
   };
   switch (dtype_bytes(op.out.dtype)) {
     case 1:

@@ -48,8 +48,7 @@ class Share {
   static constexpr int kElements = Cut::elements;
 
   __device__ Share(const T* row, int64_t C) : row_(row) {
-    if constexpr (Cut::cached > 0)
-      for_packs<Cut>(C, [&](int i, int c) { packs_[i] = load<kElements>(row + c); });
+    if constexpr (Cut::cached > 0) for_packs<Cut>(C, [&](int i, int c) { packs_[i] = load<kElements>(row + c); });
   }
 
   // The columns from c, the thread's i-th.
@@ -128,8 +127,7 @@ __global__ void __launch_bounds__(kMaxBlock) forward(Forward<T, W> op) {
       Pack<W, N> weight = load<N>(op.weight + c), bias = load<N>(op.bias + c);
 #pragma unroll
       for (int k = 0; k < N; ++k)
-        pack.at[k] =
-            from_f32<T>((to_f32(pack.at[k]) - mean) * rstd * to_f32(weight.at[k]) + to_f32(bias.at[k]));
+        pack.at[k] = from_f32<T>((to_f32(pack.at[k]) - mean) * rstd * to_f32(weight.at[k]) + to_f32(bias.at[k]));
       store(y + c, pack);
     });
     if (threadIdx.x == 0) {
@@ -194,7 +192,7 @@ constexpr int64_t kMaxSlabs = 256;
 int64_t slabs_of(int64_t R) { return std::min<int64_t>((R + 31) / 32, kMaxSlabs); }
 
 template <class T>
-__global__ void __launch_bounds__(kWarp * kSlabWarps)
+__global__ void __launch_bounds__(kWarp* kSlabWarps)
     sum_slabs(const T* dy, const T* s, const float* mean, const float* rstd, float* partial, int64_t R, int64_t C) {
   DS_SHARED(float[2][kSlabWarps][kWarp], by_warp);
   int64_t c = int64_t(blockIdx.x) * kWarp + threadIdx.x, slabs = gridDim.y, slab = blockIdx.y;
@@ -262,9 +260,17 @@ void layer_norm(const LayerNorm& op, CudaContext& context) {
   int64_t R = op.mean.numel(), C = op.weight.numel();
   bool aligned = aligned_16(op.y.data, op.sum.data, op.x.data, op.residual.data, op.weight.data, op.bias.data);
   dispatch_pair(op.x.dtype, op.weight.dtype, [&]<class T, class W>() {
-    Forward<T, W> arguments{op.y.as<T>(),         op.mean.as<float>(),       op.rstd.as<float>(),   op.sum.as<T>(),
-                            op.x.as<const T>(),   op.residual.as<const T>(), op.weight.as<const W>(),
-                            op.bias.as<const W>(), R,                        C,                     float(op.eps)};
+    Forward<T, W> arguments{op.y.as<T>(),
+                            op.mean.as<float>(),
+                            op.rstd.as<float>(),
+                            op.sum.as<T>(),
+                            op.x.as<const T>(),
+                            op.residual.as<const T>(),
+                            op.weight.as<const W>(),
+                            op.bias.as<const W>(),
+                            R,
+                            C,
+                            float(op.eps)};
     for_rows<T>(R, C, aligned, context, [&]<class Cut>(dim3 grid, dim3 block) {
       DS_LAUNCH((forward<T, W, Cut>), grid, block, 0, context, arguments);
     });
@@ -289,8 +295,15 @@ void layer_norm_backward(const LayerNormBackward& op, CudaContext& context) {
   });
   bool aligned = aligned_16(op.dx.data, op.dy.data, op.dsum.data, op.s.data, op.weight.data);
   dispatch_pair(op.s.dtype, op.weight.dtype, [&]<class T, class W>() {
-    BackwardRows<T, W> arguments{op.dx.as<T>(), op.dy.as<const T>(), op.dsum.as<const T>(), op.s.as<const T>(), mean,
-                                 rstd,          op.weight.as<const W>(), R, C};
+    BackwardRows<T, W> arguments{op.dx.as<T>(),
+                                 op.dy.as<const T>(),
+                                 op.dsum.as<const T>(),
+                                 op.s.as<const T>(),
+                                 mean,
+                                 rstd,
+                                 op.weight.as<const W>(),
+                                 R,
+                                 C};
     for_rows<T>(R, C, aligned, context, [&]<class Cut>(dim3 grid, dim3 block) {
       DS_LAUNCH((backward_rows<T, W, Cut>), grid, block, 0, context, arguments);
     });
