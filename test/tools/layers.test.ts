@@ -26,6 +26,9 @@ const sound: Tree = {
   'packages/core-native/csrc/runtime/pool.h': '#pragma once\n#include <vector>\n',
   'packages/core-native/csrc/kernels/common/vec.h': '#include "../../runtime/pool.h"\n',
   'packages/core-native/csrc/kernels/norm/norm.cpp': '#include "../common/vec.h"\n// getenv("HOME") is for others\n',
+  'packages/core-native/csrc/cuda/launch.cuh': '#include "../runtime/pool.h"\n',
+  'packages/core-native/csrc/kernels/common/gelu.cuh': '#include "../../cuda/launch.cuh"\n',
+  'packages/core-native/csrc/kernels/norm/norm.cu': '#include "../../cuda/launch.cuh"\n#include "../common/gelu.cuh"\n',
   'packages/core-native/csrc/collectives/ring.cpp':
     '#include "../runtime/pool.h"\n#include "../kernels/common/vec.h"\n',
   'packages/core-native/csrc/binding/addon.cpp': '#include <napi.h>\n#include "../kernels/norm/norm.h"\n',
@@ -154,6 +157,24 @@ const planted: [what: string, file: string, text: string, said: string][] = [
     'packages/core-native/csrc/runtime/bad.cpp',
     '\n#include "../kernels/common/vec.h"\n',
     'packages/core-native/csrc/runtime/bad.cpp:2: runtime may not include kernels/common/vec.h',
+  ],
+  [
+    'a kernel for the CPU that includes CUDA',
+    'packages/core-native/csrc/kernels/norm/bad.cpp',
+    '#include "../../cuda/launch.cuh"\n',
+    'packages/core-native/csrc/kernels/norm/bad.cpp:1: kernels/norm may not include cuda/launch.cuh',
+  ],
+  [
+    'a language of CUDA that includes a kernel',
+    'packages/core-native/csrc/cuda/bad.cuh',
+    '#include "../kernels/common/gelu.cuh"\n',
+    'packages/core-native/csrc/cuda/bad.cuh:1: cuda may not include kernels/common/gelu.cuh',
+  ],
+  [
+    'a binding that includes the CUDA half',
+    'packages/core-native/csrc/binding/bad.cpp',
+    '#include "../cuda/launch.cuh"\n',
+    'packages/core-native/csrc/binding/bad.cpp:1: binding may not include cuda/launch.cuh',
   ],
   [
     'a collective that knows Node',

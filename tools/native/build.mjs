@@ -1,5 +1,5 @@
 /**
- * Builds the addon of @ds/core-native: node tools/native/build.mjs [--out build] [--sanitize address,undefined] [--blas auto]
+ * Builds the addon of @ds/core-native: node tools/native/build.mjs [--out build] [--sanitize address,undefined] [--blas auto] [--cuda auto]
  *
  * cmake-js does the work. What it lacks: it never configures an existing folder again, so a changed option would be
  * ignored in silence; here the options are kept beside the build and compared.
@@ -9,7 +9,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { findProgram, root, run } from '../programs.mjs';
+import { findProgram, outputOf, root, run } from '../programs.mjs';
 import { openblasIsThere } from '../setup.mjs';
 
 const packageFolder = path.join(root, 'packages/core-native');
@@ -26,18 +26,44 @@ function cmakeJs(out, options, command) {
   return run(process.execPath, args, { cwd: packageFolder });
 }
 
+/** What CMake looks for and remembers not to have found: once it is there, it must look again. */
+function surroundings() {
+  const toolkits = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda'].filter(Boolean);
+  const inToolkit = (file) => toolkits.some((folder) => existsSync(path.join(folder, file)));
+  return {
+    openblas: openblasIsThere(),
+    nvcc: Boolean(findProgram('nvcc')) || inToolkit('bin/nvcc'),
+    cudaHeaders: inToolkit('include/cuda_bf16.h') || existsSync('/usr/include/cuda_bf16.h'),
+    gpu: findProgram('nvidia-smi') ? outputOf('nvidia-smi', ['-L']) !== '' : false,
+  };
+}
+
 /**
  * Builds into `packages/core-native/<out>` and gives the path of the addon.
  *
+ * @param cuda 'on' builds ds-core-cuda.so without a GPU too, 'off' never, 'auto' where nvcc and a GPU are
  * @param sanitize value for -fsanitize, '' for none; give it an `out` of its own
  * @throws Error when the compiler says no; it has printed why
  */
-export async function buildNative({ out = 'build', sanitize = '', blas = process.env.DS_BLAS || 'auto' } = {}) {
+export async function buildNative({
+  out = 'build',
+  sanitize = '',
+  blas = process.env.DS_BLAS || 'auto',
+  cuda = process.env.DS_CUDA || 'auto',
+} = {}) {
   const folder = path.resolve(packageFolder, out);
-  const options = { generator: generator(), defines: { DS_BLAS: blas, DS_SANITIZE: sanitize } };
+  const options = {
+    generator: generator(),
+    defines: {
+      DS_BLAS: blas,
+      DS_SANITIZE: sanitize,
+      DS_CUDA: cuda,
+      DS_CUDA_EMULATION: process.env.DS_CUDA_EMULATION || 'on',
+      DS_CUDA_LAUNCHER: `${process.execPath};${fileURLToPath(new URL('ptxas-log.mjs', import.meta.url))}`,
+    },
+  };
   const stamp = path.join(folder, 'ds-options.json');
-  // CMake remembers that it did not find OpenBLAS; once it is installed it must look again.
-  const wanted = JSON.stringify({ ...options, openblas: openblasIsThere() });
+  const wanted = JSON.stringify({ ...options, ...surroundings() });
   const configured = existsSync(stamp) ? readFileSync(stamp, 'utf8') : undefined;
   if (configured !== wanted) {
     // A folder that another generator configured is refused by CMake: start it anew.
@@ -53,7 +79,12 @@ export async function buildNative({ out = 'build', sanitize = '', blas = process
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values } = parseArgs({
-    options: { out: { type: 'string' }, sanitize: { type: 'string' }, blas: { type: 'string' } },
+    options: {
+      out: { type: 'string' },
+      sanitize: { type: 'string' },
+      blas: { type: 'string' },
+      cuda: { type: 'string' },
+    },
   });
   try {
     await buildNative(values);

@@ -1,6 +1,8 @@
 // GELU in the tanh form of BLOOM and its slope, on vectors; for gelu itself and for the epilogues that fuse it.
 #pragma once
+#ifdef DS_ISA
 #include "vec.h"
+#endif
 
 namespace ds {
 constexpr double kGeluRate = 0.79788456;  // sqrt(2 / pi), cut as in BLOOM

@@ -1,0 +1,44 @@
+/** Builds and runs the native programs of test/cuda/native: the emulation's own rules, kernels against `ref`. */
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+
+const root = path.resolve(__dirname, '../..');
+const folder = path.join(root, 'packages/core-native/build-cuda-test');
+const toolkits = [process.env.CUDA_HOME, process.env.CUDA_PATH, '/usr/local/cuda', '/usr'];
+const headers = toolkits.some((toolkit) => toolkit && existsSync(path.join(toolkit, 'include/cuda_bf16.h')));
+
+function run(program: string, args: string[]): { status: number | null; output: string } {
+  const { status, stdout, stderr, error } = spawnSync(program, args, { cwd: folder, encoding: 'utf8' });
+  return { status, output: `${error?.message ?? ''}${stdout}${stderr}` };
+}
+
+const describeWithHeaders = headers ? describe : describe.skip;
+
+describeWithHeaders(`CUDA emulated on the CPU${headers ? '' : " (CUDA's headers are not here)"}`, () => {
+  beforeAll(() => {
+    const ninja = spawnSync('ninja', ['--version']).status === 0 ? ['-G', 'Ninja'] : [];
+    const configured = spawnSync('cmake', ['-S', path.join(__dirname, 'native'), '-B', folder, ...ninja], {
+      encoding: 'utf8',
+    });
+    expect(configured).toMatchObject({ status: 0 });
+    expect(spawnSync('cmake', ['--build', folder], { encoding: 'utf8' })).toMatchObject({ status: 0 });
+  }, 600_000);
+
+  it('keeps its own rules', () => {
+    const { status, output } = run('./emulation', []);
+    expect(output).toMatch(/^\d{3,} passed, 0 failed\n$/);
+    expect(status).toBe(0);
+  });
+
+  // Two orders of the threads of a block: a result that depends on the order lacks a barrier.
+  it.each([1, 6])(
+    'runs every kernel as its specification says, order %i',
+    (order) => {
+      const { status, output } = run('./kernels', ['./ds-core-cuda-emulated.so', String(order)]);
+      expect(output).toMatch(/^\d{4,} passed, 0 failed\n$/);
+      expect(status).toBe(0);
+    },
+    300_000,
+  );
+});
