@@ -114,20 +114,12 @@ function expectEnoughBlocks(sparsity: ResolvedSparsity, N: number): void {
 }
 
 function fill(grid: Grid, sparsity: ResolvedSparsity, head: number): void {
-  switch (sparsity.mode) {
-    case 'dense':
-      return grid.rows(0, grid.N);
-    case 'fixed':
-      return fixed(grid, sparsity, head);
-    case 'variable':
-      return variable(grid, sparsity, head);
-    case 'bigbird':
-      return bigBird(grid, sparsity, head);
-    case 'bslongformer':
-      return longformer(grid, sparsity);
-    case 'local_sliding_window':
-      return slidingWindow(grid, sparsity, sparsity.attention === 'unidirectional');
-  }
+  if (sparsity.mode === 'dense') grid.rows(0, grid.N);
+  if (sparsity.mode === 'fixed') fixed(grid, sparsity, head);
+  if (sparsity.mode === 'variable') variable(grid, sparsity, head);
+  if (sparsity.mode === 'bigbird') bigBird(grid, sparsity, head);
+  if (sparsity.mode === 'bslongformer') longformer(grid, sparsity);
+  if (sparsity.mode === 'local_sliding_window') slidingWindow(grid, sparsity, sparsity.attention === 'unidirectional');
 }
 
 function fixed(grid: Grid, sparsity: ResolvedOf<'fixed'>, head: number): void {
