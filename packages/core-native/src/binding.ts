@@ -97,6 +97,20 @@ export interface NativeOps {
   attention_backward(stream: Stream, dqkv: Id, dout: Id, qkv: Id, out: Id, lse: Id, slopes: OptionalId, mask: OptionalId, heads: number, scale: number, causal: boolean, dropout: number, seed: number, offset: number): void;
   // biome-ignore format: one op a line
   attention_cached(stream: Stream, out: Id, keys: Id, values: Id, qkv: Id, slopes: OptionalId, mask: OptionalId, heads: number, past: number, scale: number): void;
+  // biome-ignore format: one op a line
+  sparse_attention(stream: Stream, out: Id, lse: Id, qkv: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, slopes: OptionalId, added: OptionalId, mask: OptionalId, heads: number, scale: number, causal: boolean, dropout: number, seed: number, offset: number): void;
+  // biome-ignore format: one op a line
+  sparse_attention_backward(stream: Stream, dqkv: Id, dout: Id, qkv: Id, out: Id, lse: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, slopes: OptionalId, added: OptionalId, mask: OptionalId, heads: number, scale: number, causal: boolean, dropout: number, seed: number, offset: number): void;
+  // biome-ignore format: one op a line
+  block_sdd(stream: Stream, s: Id, a: Id, b: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, transposeA: boolean, transposeB: boolean): void;
+  // biome-ignore format: one op a line
+  block_dsd(stream: Stream, y: Id, s: Id, b: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, transposeS: boolean, transposeB: boolean): void;
+  // biome-ignore format: one op a line
+  block_dds(stream: Stream, y: Id, a: Id, s: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, transposeA: boolean, transposeS: boolean): void;
+  // biome-ignore format: one op a line
+  block_softmax(stream: Stream, p: Id, s: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, added: OptionalId, mask: OptionalId, scale: number, causal: boolean): void;
+  // biome-ignore format: one op a line
+  block_softmax_backward(stream: Stream, ds: Id, dp: Id, p: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, scale: number): void;
 }
 
 export type Native = NativeRuntime & NativeCollectives & NativeOps;

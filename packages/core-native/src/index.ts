@@ -9,6 +9,8 @@ export { Device, type DeviceName, device, type Event, Stream, withOwner } from '
 export { DsError, type DsErrorCode, type DsErrorFields } from './errors';
 export * from './ops/adamw';
 export * from './ops/attention';
+export { type BlockDrawing, BlockLayout, blockSizes } from './ops/block-layout';
+export * from './ops/block-matmul';
 export * from './ops/cast';
 export * from './ops/cross-entropy';
 export * from './ops/dropout';
@@ -18,6 +20,11 @@ export * from './ops/fill-normal';
 export * from './ops/layer-norm';
 export * from './ops/linear';
 export * from './ops/reduce';
+export {
+  type SparseAttentionOptions,
+  sparseAttention,
+  sparseAttentionBackward,
+} from './ops/sparse-attention';
 export { measureRoofline, type RooflineKind } from './roofline';
 export { type DType, dtypeBytes, packNumbers, type TypedArray, unpackNumbers } from './tensor/dtype';
 export { adopt, drop, keep, scope } from './tensor/scope';

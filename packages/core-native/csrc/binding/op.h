@@ -41,6 +41,13 @@ class ArgumentReader {
     if (napi_get_value_bool(info_.Env(), info_[next_++], &x) != napi_ok) fail("true or false", "something else");
   }
 
+  // A group of fields that several ops share.
+  template <class Group>
+  void read(Group& group) {
+    auto each = [this](auto&... fields) { (read(fields), ...); };
+    group.visit(each);
+  }
+
   void load(Tensor& t, uint32_t id) {
     static_cast<Tensor&>(t) = env_.tensors.view(id);
     auto& storage = env_.tensors.storage(id);
@@ -83,6 +90,10 @@ struct SignatureWriter {
   void write(double&) { text += 'd'; }
   void write(int64_t&) { text += 'i'; }
   void write(bool&) { text += 'b'; }
+  template <class Group>
+  void write(Group& group) {
+    group.visit(*this);
+  }
 };
 
 template <class Op>

@@ -2,6 +2,9 @@
 #pragma once
 #include "../kernels/attention/attention.h"
 #include "../kernels/attention/attention_cached.h"
+#include "../kernels/attention/block_matmul.h"
+#include "../kernels/attention/block_softmax.h"
+#include "../kernels/attention/sparse_attention.h"
 #include "../kernels/elementwise/dropout.h"
 #include "../kernels/elementwise/elementwise.h"
 #include "../kernels/embedding/embedding.h"
@@ -15,29 +18,36 @@
 
 namespace ds::binding {
 
-using Ops = OpTable<       //
-    ScaleAdd,              //
-    Copy,                  //
-    Fill,                  //
-    FillNormal,            //
-    Gelu,                  //
-    GeluBackward,          //
-    Dropout,               //
-    Embedding,             //
-    EmbeddingBackward,     //
-    SoftmaxCrossEntropy,   //
-    Sum,                   //
-    SquareSum,             //
-    NonfiniteIndex,        //
-    Argmax,                //
-    AdamW,                 //
-    Linear,                //
-    LinearBackwardInput,   //
-    LinearBackwardWeight,  //
-    LayerNorm,             //
-    LayerNormBackward,     //
-    Attention,             //
-    AttentionBackward,     //
-    AttentionCached>;
+using Ops = OpTable<          //
+    ScaleAdd,                 //
+    Copy,                     //
+    Fill,                     //
+    FillNormal,               //
+    Gelu,                     //
+    GeluBackward,             //
+    Dropout,                  //
+    Embedding,                //
+    EmbeddingBackward,        //
+    SoftmaxCrossEntropy,      //
+    Sum,                      //
+    SquareSum,                //
+    NonfiniteIndex,           //
+    Argmax,                   //
+    AdamW,                    //
+    Linear,                   //
+    LinearBackwardInput,      //
+    LinearBackwardWeight,     //
+    LayerNorm,                //
+    LayerNormBackward,        //
+    Attention,                //
+    AttentionBackward,        //
+    AttentionCached,          //
+    SparseAttention,          //
+    SparseAttentionBackward,  //
+    BlockSdd,                 //
+    BlockDsd,                 //
+    BlockDds,                 //
+    BlockSoftmax,             //
+    BlockSoftmaxBackward>;
 
 }  // namespace ds::binding

@@ -12,6 +12,7 @@
 
 #include "../common/vec.h"
 #include "attention.h"
+#include "transpose.h"
 
 namespace ds::DS_ISA {
 
@@ -161,10 +162,25 @@ struct Sight {
   float slope;            // times log2(e)
   const float* position;  // [T]
   const uint8_t* mask;    // [T] or null
+  // A bias of every pair, as it is (not in units of log 2): [T, T], of which `added` is the first element, or null.
+  const float* added = nullptr;
+  int64_t T = 0;
 
   // The largest bias that a key of [first, first + n) has for a query at position 0; positions never fall.
   float largest_bias(int64_t first, int64_t n) const {
     return std::max(slope * position[first], slope * position[first + n - 1]);
+  }
+  // Adds the bias to the scores [n, width] of whole vectors of queries and fours of keys.
+  void add(int64_t first_query, int64_t width, int64_t first_key, int64_t n, float* scores) const {
+    for (int64_t c = 0; c < width; c += kLanes)
+      for (int64_t j = 0; j < n; j += 4) {
+        Vec column[4];
+        read_columns(added + (first_query + c) * T + first_key + j, T, column);
+        for (int k = 0; k < 4; ++k) {
+          float* at = scores + (j + k) * width + c;
+          store(at, column[k] * kLog2E + load(at));
+        }
+      }
   }
   bool all_visible(int64_t first, int64_t n) const {
     return !mask || std::find(mask + first, mask + first + n, uint8_t(0)) == mask + first + n;

@@ -14,8 +14,9 @@ constexpr int64_t kStripsPerChunk = 4;
 // A strip of queries on its way through the keys. Arrays of `width` hold one number a query.
 struct Strip {
   int64_t first, rows, width;  // queries first .. first + rows - 1, rounded up to whole vectors
-  float* query;                // [ld, width], ld: D rounded up to whole vectors
-  float* sum;                  // [ld, width]: sum over keys of probability * value, relative to `largest`
+  int64_t stride;              // of `query` and `sum`: the width, or that of the strip this is a part of
+  float* query;                // [ld, stride], ld: D rounded up to whole vectors
+  float* sum;                  // [ld, stride]: sum over keys of probability * value, relative to `largest`
   float *largest, *total;      // the largest score so far, and the sum of 2^(score - largest)
   float *position, *norm;      // position of the query; its length, as packed
   float* shrink;               // what the last block made of the older sums
@@ -24,6 +25,7 @@ struct Strip {
       : first(0),
         rows(0),
         width(kStrip),
+        stride(kStrip),
         query(pieces.take(round_up(D, kLanes) * kStrip)),
         sum(pieces.take(round_up(D, kLanes) * kStrip)) {
     for (float** array : {&largest, &total, &position, &norm, &shrink}) *array = pieces.take(kStrip);
@@ -31,7 +33,7 @@ struct Strip {
   template <class T>
   void start(const Rows<const T>& queries, int64_t from, int64_t n, int64_t offset, int64_t D, float factor,
              const Sight& sight, float* rows_buffer) {
-    first = offset + from, rows = n, width = round_up(n, kLanes);
+    first = offset + from, rows = n, width = stride = round_up(n, kLanes);
     int64_t ld = round_up(D, kLanes);
     pack_rows(queries, from, n, D, rows_buffer, ld, 1.0f, width);
     transpose(rows_buffer, width, ld, ld, query, factor);
@@ -44,6 +46,13 @@ struct Strip {
       for (int64_t d = 0; d < D; ++d) square = load(query + d * width + c) * load(query + d * width + c) + square;
       store(norm + c, sqrt(square));
     }
+  }
+  // The n queries from `column` on as a strip of their own, in the same memory. Both are whole vectors.
+  Strip part(int64_t column, int64_t n) const {
+    Strip p = *this;
+    p.first += column, p.rows = p.width = n;
+    for (float** array : {&p.query, &p.sum, &p.largest, &p.total, &p.position, &p.norm, &p.shrink}) *array += column;
+    return p;
   }
   // Whether every probability of a block is negligible beside the largest one so far; then visiting it would change no
   // bit. By Cauchy and Schwarz no score passes |query| * |key| + bias; one per cent covers the rounding of the product.
@@ -103,9 +112,10 @@ inline void attend(const Strip& strip, const Sight& sight, int64_t first, int64_
   int64_t step = cut ? kStep : n;
   for (int64_t j = 0; j < n; j += step) {
     int64_t c = cut ? first_column(strip.first, first + j) : 0;
-    block_product<From::zero>({k + j * ld, ld, 1}, std::min(step, n - j), width - c, D, strip.query + c, width,
+    block_product<From::zero>({k + j * ld, ld, 1}, std::min(step, n - j), width - c, D, strip.query + c, strip.stride,
                               scores + j * width + c, width);
   }
+  if (sight.added) sight.add(strip.first, width, first, n, scores);
   auto soften = sight.slope != 0 ? (masked ? soften_columns<true, true> : soften_columns<true, false>)
                                  : (masked ? soften_columns<false, true> : soften_columns<false, false>);
   soften(strip, sight, first, n, scores);
@@ -113,8 +123,8 @@ inline void attend(const Strip& strip, const Sight& sight, int64_t first, int64_
   for (int64_t j = 0; j < n; j += step) {
     int64_t c = cut ? first_column(strip.first, first + j) : 0;
     auto add = j == 0 ? block_product<From::itself_times> : block_product<From::itself>;
-    add({v + j * D, 1, D}, D, width - c, std::min(step, n - j), scores + j * width + c, width, strip.sum + c, width,
-        strip.shrink + c);
+    add({v + j * D, 1, D}, D, width - c, std::min(step, n - j), scores + j * width + c, width, strip.sum + c,
+        strip.stride, strip.shrink + c);
   }
 }
 
