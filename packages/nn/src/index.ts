@@ -21,3 +21,18 @@ export { familyOf, type ModelFamily, modelFamilies } from './models/families';
 export { FullStorage, type FullStorageOptions, holdFull, type UnitBuffers } from './module/full-storage';
 export { type Initializer, Parameter, type ParameterSpec } from './module/parameter';
 export { runUse, type Unit, type UnitObserver, type UnitUse, withObserver } from './module/unit';
+export { LayoutCache } from './sparse/layout-cache';
+export { extendPositionEmbedding, type PaddedRows, padToBlockSize, unpad } from './sparse/pad';
+export { type SparseLayout, sparseLayout } from './sparse/sparse-layout';
+export {
+  type ResolvedSparsity,
+  resolveSparsity,
+  type SparseDirection,
+  type SparsityConfig,
+  type SparsityMode,
+  type SparsityProblem,
+  sparseBlockSizes,
+  sparsityDefaults,
+  sparsityModes,
+  sparsityProblems,
+} from './sparse/sparsity-config';

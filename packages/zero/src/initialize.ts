@@ -27,7 +27,8 @@ export interface InitializeOptions {
 /**
  * Makes a training engine whose model states are cut over the ranks as the config's stage says.
  *
- * @throws ConfigError with everything that is wrong in the config; COMM when the ranks' plans differ
+ * The config's `sparse_attention` is set on the model; without that section the model keeps what it has.
+ * @throws ConfigError with everything that is wrong in the config; UNSUPPORTED for `sparse_attention` with a model that does not know it; COMM when the ranks' plans differ
  */
 export async function initialize(options: InitializeOptions): Promise<ZeroEngine> {
   const { model, decayGroups = 'all' } = options;
@@ -36,11 +37,25 @@ export async function initialize(options: InitializeOptions): Promise<ZeroEngine
   const config = isResolved(options.config)
     ? options.config
     : parseDeepSpeedConfig(options.config, { world: group.size });
+  setSparseAttention(model, config);
   const plan = planFor(model, config);
   await expectSamePlan(plan, group);
   const engine = new ZeroEngine({ model, config, plan, group, device, decayGroups });
   await engine.initializeWeights(options.weights);
   return engine;
+}
+
+function setSparseAttention(model: TrainableModel, { sparseAttention }: DeepSpeedConfig): void {
+  if (sparseAttention === null) return;
+  if (!('sparseAttention' in model))
+    throw new DsError({
+      code: 'UNSUPPORTED',
+      op: 'initialize',
+      expected: 'a model that can attend by blocks',
+      actual: `sparse_attention (mode ${sparseAttention.mode}) for one without a property sparseAttention`,
+      hint: "remove sparse_attention from the config, or let the model use @ds/nn's LayoutCache and attentionBlock",
+    });
+  model.sparseAttention = sparseAttention;
 }
 
 /** Makes the plan of a config for a model. Pure: nothing is allocated. */

@@ -193,6 +193,27 @@ describe('ds train', () => {
   });
 });
 
+describe('ds train with sparse attention', () => {
+  const ids = path.join(folder, 'whole-blocks.json');
+  const rows = [0, 1, 2, 3].map((b) => Array.from({ length: 49 }, (_, i) => 4 + ((i * i + 7 * b) % 500)));
+  writeFileSync(ids, JSON.stringify({ ids: rows }));
+
+  it('trains by one section of the config, as planned to the byte', async () => {
+    const sparse_attention = { mode: 'local_sliding_window', num_sliding_window_blocks: 1 };
+    const dense = await train({ data: ids, steps: 2 });
+    const sparse = await train({ data: ids, steps: 2, deepspeed: { sparse_attention } });
+    expect([sparse.exitCode, sparse.error]).toEqual([0, undefined]);
+    expect(Math.abs(losses(sparse)[0]! - losses(dense)[0]!)).toBeGreaterThan(1e-4);
+    expect(sparse.steps.at(-1)!.peak_bytes).toBe(readRun(sparse.output).start.planned.peak_bytes);
+  });
+
+  it('says which sequences it takes', async () => {
+    const { exitCode, error } = await train({ deepspeed: { sparse_attention: { mode: 'fixed' } } });
+    expect(exitCode).not.toBe(0);
+    expect(error!.message).toContain('a sequence of whole blocks, a multiple of 16, got 31 tokens');
+  });
+});
+
 describe('ds train refuses', () => {
   it.each([
     ['a config with a wrong key', { stepz: 1 }, 2, 'CONFIG', /stepz: expected a key of the train config/],

@@ -12,9 +12,12 @@ import {
   attention,
   attentionBackward,
   attentionCached,
+  type BlockLayout,
   drop,
   dropout,
   layerNorm,
+  sparseAttention,
+  sparseAttentionBackward,
   type Tensor,
 } from '@ds/core-native';
 import { currentTape } from '../autograd/tape';
@@ -45,6 +48,8 @@ export interface AttentionCall {
   slopes: Tensor;
   /** [B, T] u8, 1 where a token is real; absent: all are. */
   mask?: Tensor;
+  /** The blocks of keys that each block of queries sees; absent: all. */
+  layout?: BlockLayout;
   attentionDropout?: DropoutChoice;
   hiddenDropout?: DropoutChoice;
 }
@@ -55,7 +60,8 @@ export function attentionBlock(x: Tensor, p: AttentionParameters, call: Attentio
   const { y: n, mean, rstd } = layerNorm(x, p.norm.weight.value, p.norm.bias.value, { eps: p.norm.eps });
   const qkv = applyLinear(n, p.queryKeyValue).view([call.batch, x.dim(0) / call.batch, 3 * C]);
   const options = attentionOptions(p, call);
-  const { out, lse } = attention(qkv, options);
+  const { layout } = call;
+  const { out, lse } = layout ? sparseAttention(qkv, layout, options) : attention(qkv, options);
   const y = addBranch(out.view([x.dim(0), C]), p.dense, p.residualAfterNorm ? n : x, call.hiddenDropout);
   currentTape()?.record({
     name: 'attentionBlock',
@@ -66,7 +72,11 @@ export function attentionBlock(x: Tensor, p: AttentionParameters, call: Attentio
       const d = branchGradient(dy, call.hiddenDropout);
       writeLinearGradients(d, out.view([x.dim(0), C]), p.dense);
       const dcontext = linearInputGradient(d, p.dense);
-      const dqkv = attentionBackward(dcontext.view(out.shape), { qkv, out, lse }, options).view([x.dim(0), 3 * C]);
+      const attended = { qkv, out, lse };
+      const dout = dcontext.view(out.shape);
+      const dqkv = (
+        layout ? sparseAttentionBackward(dout, attended, layout, options) : attentionBackward(dout, attended, options)
+      ).view([x.dim(0), 3 * C]);
       drop(dcontext);
       const again = layerNorm(x, p.norm.weight.value, p.norm.bias.value, { eps: p.norm.eps });
       writeLinearGradients(dqkv, again.y, p.queryKeyValue);

@@ -172,7 +172,7 @@ function conflictsOf(config: ResolvedSparsity): SparsityProblem[] {
         String(patterns),
         'set different_layout_per_head to true',
       );
-    if (global >= 1 && patterns > local / global)
+    if (local % global === 0 && patterns > local / global)
       refuse(
         'num_different_global_patterns',
         `at most num_local_blocks / num_global_blocks = ${local / global}`,

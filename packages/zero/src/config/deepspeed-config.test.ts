@@ -45,6 +45,7 @@ describe('a DeepSpeed config', () => {
         maxReuseDistanceElements: 'auto',
         persistenceThresholdElements: 'auto',
       },
+      sparseAttention: null,
       stepsPerPrint: null,
       wallClockBreakdown: false,
       seed: 42,

@@ -3,6 +3,7 @@
  * decides.
  */
 import { readFileSync } from 'node:fs';
+import { type ResolvedSparsity, resolveSparsity, type SparsityConfig, sparsityProblems } from '@ds/nn';
 import type { ZeroStage } from '../estimate/model-states';
 import type { ScheduleConfig } from '../schedule/schedule-config';
 import { type BatchSizes, resolveBatch } from './batch';
@@ -63,6 +64,8 @@ export interface DeepSpeedConfig {
   /** null keeps `optimizer.lr`. */
   readonly scheduler: ScheduleConfig | null;
   readonly zero: ZeroConfig;
+  /** Which blocks of tokens see each other, for the model; null: all do. */
+  readonly sparseAttention: ResolvedSparsity | null;
   /** Steps between two log lines; null is none. */
   readonly stepsPerPrint: number | null;
   readonly wallClockBreakdown: boolean;
@@ -182,6 +185,7 @@ function resolve(raw: RawDeepSpeed, options: DeepSpeedOptions, problems: Problem
     { ...raw.zero_optimization, ...(options.stage === undefined ? {} : { stage: options.stage }) },
     notes,
   );
+  const sparseAttention = resolveSparse(raw.sparse_attention, problems);
   checkSeed(raw.seed, options.seed, problems);
   if (batch === null || optimizer === null) return null;
   return deepFreeze({
@@ -193,6 +197,7 @@ function resolve(raw: RawDeepSpeed, options: DeepSpeedOptions, problems: Problem
     optimizer,
     scheduler,
     zero,
+    sparseAttention,
     stepsPerPrint: raw.steps_per_print ?? null,
     wallClockBreakdown: raw.wall_clock_breakdown ?? false,
     seed: raw.seed ?? options.seed ?? defaultSeed,
@@ -322,6 +327,21 @@ function resolveZero(raw: NonNullable<RawDeepSpeed['zero_optimization']>, notes:
     maxReuseDistanceElements: raw.stage3_max_reuse_distance ?? 'auto',
     persistenceThresholdElements: raw.stage3_param_persistence_threshold ?? 'auto',
   };
+}
+
+/** What a mode takes, and which keys cannot stand together, is known where the layouts are built. */
+function resolveSparse(raw: RawDeepSpeed['sparse_attention'], problems: ProblemList): ResolvedSparsity | null {
+  if (raw === undefined || problems.touches('sparse_attention')) return null;
+  const pattern = { ...raw, mode: raw.mode ?? 'fixed' } as SparsityConfig;
+  const found = sparsityProblems(pattern);
+  for (const { key, expected, actual, hint } of found)
+    problems.add(['sparse_attention', key], {
+      kind: 'conflict',
+      expected,
+      found: actual,
+      hint: `${hint.charAt(0).toUpperCase()}${hint.slice(1)}.`,
+    });
+  return found.length > 0 ? null : resolveSparsity(pattern);
 }
 
 /** Freezes plain data through and through. */

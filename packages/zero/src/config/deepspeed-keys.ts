@@ -201,7 +201,6 @@ const tools: readonly KeyRule[] = [
   tensorParallel,
   absent('pipeline', 'Remove it; use zero_optimization.stage 3 to cut the weights.'),
   absent('aio', 'Remove it; nothing is offloaded to disk.'),
-  absent('sparse_attention', 'Remove it; attention is dense and causal.'),
   absent('checkpoint', 'Remove it; every checkpoint loads at any stage and world size.'),
   absent('compression_training', removeIt),
   absent('weight_quantization', removeIt),

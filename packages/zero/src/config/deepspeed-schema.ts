@@ -2,8 +2,20 @@
  * The keys of DeepSpeed's JSON that are built, with the values they take. Every description is documentation: it states the default, and where it
  * differs from DeepSpeed's, why. What a key means is DeepSpeed's meaning.
  */
+import { sparseBlockSizes, sparsityModes } from '@ds/nn';
 import * as z from 'zod/mini';
-import { flag, integer, integerOrAuto, integerOrNull, number, oneOf, section, text } from './schema-leaves';
+import {
+  flag,
+  integer,
+  integerOrAuto,
+  integerOrNull,
+  integers,
+  integersOrNull,
+  number,
+  oneOf,
+  section,
+  text,
+} from './schema-leaves';
 
 const elementCount = { min: 1 };
 
@@ -92,6 +104,58 @@ const zeroShape = {
   ),
 };
 
+/** The keys of every mode; which of them a mode takes, and their defaults, are the pattern's own (@ds/nn). */
+const sparseShape = {
+  mode: oneOf(
+    'The pattern. Default "fixed", as in DeepSpeed; "local_sliding_window" is its class of that name.',
+    sparsityModes,
+  ),
+  block: oneOf('Tokens of a block; sequences must be multiples of it. Default 16.', sparseBlockSizes),
+  different_layout_per_head: flag('Whether heads may have different layouts. Default false.'),
+  num_local_blocks: integer('fixed: blocks of a local window. Default 4.', { min: 1 }),
+  num_global_blocks: integer('fixed: global blocks of a window, bigbird: at the start of the sequence. Default 1.', {
+    min: 0,
+  }),
+  num_different_global_patterns: integer(
+    'fixed: places in the window that the global blocks of different heads take. Default 1.',
+    { min: 1 },
+  ),
+  num_random_blocks: integer('bigbird, variable: random blocks of a row. Default 1 in bigbird, 0 in variable.', {
+    min: 0,
+  }),
+  local_window_blocks: integers('variable: blocks of the windows; the last one repeats. Default [4].', {
+    min: 1,
+    length: 1,
+  }),
+  global_block_indices: integers('variable, bslongformer: global blocks, or where ranges of them start. Default [0].', {
+    min: 0,
+  }),
+  global_block_end_indices: integersOrNull(
+    'variable, bslongformer: where the ranges end. Default null: one block each.',
+    {
+      min: 1,
+    },
+  ),
+  num_sliding_window_blocks: integer(
+    'bigbird, bslongformer, local_sliding_window: width of the band around the diagonal. Default 3.',
+    { min: 1 },
+  ),
+  attention: oneOf(
+    'Whether blocks see what follows them. Default "bidirectional", in local_sliding_window "unidirectional". A causal model hides later tokens ' +
+      'either way.',
+    ['unidirectional', 'bidirectional'],
+  ),
+  horizontal_global_attention: flag('fixed, variable: whether global blocks see everything, too. Default false.'),
+  seed: integer(
+    "Our own key: seed of the random blocks. Default 0. DeepSpeed draws them from Python's global generator.",
+    { min: 0 },
+  ),
+  max_seq_length: integerOrNull(
+    'Our own key: build the layout for so many tokens and cut it to the sequence, as DeepSpeed does from 2048. Default null: build it for the sequence.',
+    { min: 1 },
+  ),
+};
+
 const batch = { min: 1 };
 
 export const deepSpeedShape = {
@@ -123,6 +187,11 @@ export const deepSpeedShape = {
   bf16: section('Training in bfloat16.', bf16Shape, '{"enabled": true}'),
   data_types: section('Types of what is not a weight.', dataTypesShape, '{"grad_accum_dtype": "fp32"}'),
   zero_optimization: section('ZeRO.', zeroShape, '{"stage": 2}'),
+  sparse_attention: section(
+    'Which blocks of tokens see each other in every layer of the model. Default: all do.',
+    sparseShape,
+    '{"mode": "fixed", "block": 16}',
+  ),
 };
 
 const rootError: z.core.$ZodErrorMap = (issue) =>
@@ -144,6 +213,7 @@ export const deepSpeedKeys: Readonly<Record<string, readonly string[]>> = {
   bf16: Object.keys(bf16Shape),
   data_types: Object.keys(dataTypesShape),
   zero_optimization: Object.keys(zeroShape),
+  sparse_attention: Object.keys(sparseShape),
 };
 
 /** Gives the JSON Schema of the built keys, for editors and for the documentation. */

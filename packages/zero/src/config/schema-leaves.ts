@@ -46,6 +46,19 @@ export function integerOrAuto(doc: string, bounds: Bounds) {
   return z.optional(z.union([inner, z.literal('auto')], { error }).check(z.describe(doc)));
 }
 
+/** A list of whole numbers, of at least `length`. */
+export function integers(doc: string, bounds: Bounds & { readonly length?: number }) {
+  const error = `a list of integers${boundsText(bounds)}`;
+  const item = z.int({ error }).check(...boundChecks(bounds, error));
+  return z.optional(z.array(item, { error }).check(z.minLength(bounds.length ?? 0, { error }), z.describe(doc)));
+}
+
+export function integersOrNull(doc: string, bounds: Bounds) {
+  const error = `a list of integers${boundsText(bounds)} or null`;
+  const item = z.int({ error }).check(...boundChecks(bounds, error));
+  return z.optional(z.nullable(z.array(item, { error })).check(z.describe(doc)));
+}
+
 export function number(doc: string, bounds: Bounds) {
   const error = `a number${boundsText(bounds)}`;
   return z.optional(z.number({ error }).check(...boundChecks(bounds, error), z.describe(doc)));

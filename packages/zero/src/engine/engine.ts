@@ -5,7 +5,7 @@
  * parallel training.
  */
 import { type Device, DsError, dtypeBytes, keep, type ProcessGroup, scope, Tensor, withOwner } from '@ds/core-native';
-import { Tape, type Unit, type UnitUse, withObserver } from '@ds/nn';
+import { type SparsityConfig, Tape, type Unit, type UnitUse, withObserver } from '@ds/nn';
 import type { DeepSpeedConfig } from '../config';
 import { modelStateOwners, owners, UnitStorage } from '../partition/unit-storage';
 import type { Plan, PlanOp } from '../plan/plan';
@@ -20,6 +20,8 @@ import { StepMetrics } from './step-metrics';
 export interface TrainableModel {
   readonly units: readonly Unit[];
   readonly uses: readonly UnitUse[];
+  /** Models that can attend by blocks have it; `initialize` sets what the config says. */
+  sparseAttention?: SparsityConfig | undefined;
   loss(batch: { ids: Tensor; targets: Tensor; scale: number; mask?: Tensor; dropoutSeed?: number }): Tensor;
 }
 

@@ -2,9 +2,9 @@
  * BLOOM (Le Scao et al. 2022): a decoder with ALiBi, a layer norm behind the embedding, biases everywhere and a tied head.
  *
  * The model is a description: units, their parameters, and the order in which they act. It holds no memory of its own
- * but the ALiBi slopes; an engine puts the parameters in place (see `Parameter`).
+ * but the ALiBi slopes and compiled layouts; an engine puts the parameters in place (see `Parameter`).
  */
-import { adopt, alibiSlopes, cast, dtypeBytes, keep, linear, Tensor } from '@ds/core-native';
+import { adopt, alibiSlopes, cast, DsError, dtypeBytes, keep, linear, Tensor } from '@ds/core-native';
 import { type AttentionParameters, attentionBlock, attentionBlockCached } from '../../functional/attention-block';
 import { embedding } from '../../functional/embedding';
 import { headLoss } from '../../functional/head-loss';
@@ -13,6 +13,8 @@ import type { LinearParameters } from '../../functional/linear';
 import { type MlpParameters, mlpBlock } from '../../functional/mlp-block';
 import { type Initializer, Parameter } from '../../module/parameter';
 import { runUse, type Unit, type UnitUse } from '../../module/unit';
+import { LayoutCache } from '../../sparse/layout-cache';
+import type { SparsityConfig } from '../../sparse/sparsity-config';
 import type { KeyValueCache } from '../cache';
 import type { CausalLM, CausalLMBatch, CausalLMShape, CausalLMTraining } from '../causal-lm';
 import type { BloomConfig } from './config';
@@ -35,6 +37,7 @@ export class Bloom implements CausalLM {
   readonly #blocks: readonly Block[];
   readonly #finalNorm: NormParameters;
   readonly #slopes = new Map<string, Tensor>();
+  #layouts: LayoutCache | undefined;
 
   constructor(config: BloomConfig) {
     this.config = config;
@@ -92,6 +95,21 @@ export class Bloom implements CausalLM {
     this.uses = uses;
   }
 
+  /**
+   * Which blocks of earlier tokens each block of tokens sees; undefined (the default): all. Lengths must then be multiples of its
+   * block. Attention is causal whatever the pattern says.
+   * @throws CONFIG for a pattern that cannot be
+   */
+  get sparseAttention(): SparsityConfig | undefined {
+    return this.#layouts?.config;
+  }
+
+  set sparseAttention(pattern: SparsityConfig | undefined) {
+    const layouts = pattern && new LayoutCache(pattern, this.config.heads);
+    this.#layouts?.[Symbol.dispose]();
+    this.#layouts = layouts;
+  }
+
   get parameters(): Parameter[] {
     return this.units.flatMap((unit) => unit.parameters);
   }
@@ -118,8 +136,17 @@ export class Bloom implements CausalLM {
    * The same for new tokens behind those in the cache, whose keys and values it extends.
    * @param ids [B, T] i32
    * @param mask [B, T] of 0 and 1: which of the new tokens are real; absent: all are
+   * @throws UNSUPPORTED with sparse attention
    */
   hiddenCached(ids: Tensor, cache: KeyValueCache, mask?: ArrayLike<number>): Tensor {
+    if (this.#layouts)
+      throw new DsError({
+        code: 'UNSUPPORTED',
+        op: 'hiddenCached',
+        expected: 'dense attention',
+        actual: `sparse attention (mode ${this.#layouts.config.mode})`,
+        hint: 'a cache is not built for sparse attention; call hidden() with the whole sequence, padded to whole blocks',
+      });
     const past = cache.append(ids.dim(1), mask);
     const batch = { ids };
     return this.#trunk(batch, (h, i) => this.#blockCached(h, i, cache, past));
@@ -133,8 +160,9 @@ export class Bloom implements CausalLM {
     });
   }
 
-  /** Releases what the model holds itself: the ALiBi slopes. */
+  /** Releases what the model holds itself: the ALiBi slopes and the layouts of sparse attention. */
   [Symbol.dispose](): void {
+    this.#layouts?.[Symbol.dispose]();
     for (const slopes of this.#slopes.values()) slopes.dispose();
     this.#slopes.clear();
   }
@@ -175,6 +203,7 @@ export class Bloom implements CausalLM {
       batch: batch.ids.dim(0),
       slopes: this.#slopesFor(x),
       ...(batch.mask ? { mask: batch.mask } : {}),
+      ...(this.#layouts ? { layout: this.#layouts.of(batch.ids.dim(1)) } : {}),
       ...(inAttention ? { attentionDropout: inAttention } : {}),
       ...(afterAttention ? { hiddenDropout: afterAttention } : {}),
     });

@@ -1,0 +1,309 @@
+/** What the table of cases cannot say of block-sparse attention: its kinship with the dense op, and what it refuses. */
+import { Random } from '../../csrc/kernels/common/cases';
+import { cpuFeatures, setThreads, threads } from '../index';
+import { native } from '../loader';
+import { scope } from '../tensor/scope';
+import { liveTensors, Tensor } from '../tensor/tensor';
+import { alibiSlopes, attention, attentionBackward } from './attention';
+import { type BlockDrawing, BlockLayout } from './block-layout';
+import { blockDsd, blockSdd, blockSoftmax } from './block-matmul';
+import { type SparseAttentionOptions, sparseAttention, sparseAttentionBackward } from './sparse-attention';
+
+const { isa: best, supported } = cpuFeatures();
+const allThreads = threads();
+
+afterEach(() => {
+  native.set_isa(best);
+  setThreads(allThreads);
+});
+
+function normals(n: number, seed: number): Float64Array {
+  const random = new Random(seed);
+  return Float64Array.from({ length: n }, () => random.normal());
+}
+
+/** Draws a layout of one kind for all heads. */
+function drawing(
+  block: number,
+  blocks: number,
+  heads: number,
+  isThere: (r: number, c: number) => boolean,
+): BlockDrawing {
+  const cells = Array.from({ length: blocks ** 2 }, (_, i) => Number(isThere(Math.floor(i / blocks), i % blocks)));
+  return { block, blocks, layouts: [cells], headLayout: new Array<number>(heads).fill(0) };
+}
+
+/** A pattern of some of everything: a band, a global column and row, scattered blocks, and a row of nothing. */
+function mixed(r: number, c: number): boolean {
+  return r !== 2 && (Math.abs(r - c) <= 1 || c === 0 || r === 5 || (7 * r + 5 * c) % 11 === 0);
+}
+
+interface Values {
+  out: Float64Array;
+  lse: Float64Array;
+  dqkv: Float64Array;
+}
+
+async function read(made: { out: Tensor; lse: Tensor; dqkv: Tensor }): Promise<Values> {
+  const { out, lse, dqkv } = made;
+  const values = { out: await out.numbers(), lse: await lse.numbers(), dqkv: await dqkv.numbers() };
+  for (const tensor of Object.values(made)) tensor.dispose();
+  return values;
+}
+
+interface Problem {
+  H: number;
+  D: number;
+  B?: number;
+  qkv: Float64Array;
+}
+
+/** Forward and backward over a layout, on the CPU. */
+async function sparse({ H, D, B = 1, qkv }: Problem, layout: BlockLayout, options: SparseAttentionOptions) {
+  const T = layout.tokens;
+  return read(
+    scope(() => {
+      const x = Tensor.from(qkv, [B, T, H * 3 * D]);
+      const dout = Tensor.from(normals(B * T * H * D, 99), [B, T, H * D]);
+      const { out, lse } = sparseAttention(x, layout, options);
+      return { out, lse, dqkv: sparseAttentionBackward(dout, { qkv: x, out, lse }, layout, options) };
+    }),
+  );
+}
+
+/** Expects |a - b| <= 1e-5, scaled by what is large. */
+function expectNear(a: Float64Array, b: Float64Array): void {
+  expect(a.length).toBe(b.length);
+  const largest = b.reduce((m, x) => (Number.isFinite(x) ? Math.max(m, Math.abs(x)) : m), 1);
+  for (let i = 0; i < a.length; i++)
+    if (!(Math.abs(a[i]! - b[i]!) <= 1e-5 * largest) && !Object.is(a[i], b[i]))
+      throw new Error(`element ${i} is ${a[i]}, not ${b[i]}`);
+}
+
+describe.each(supported)('sparse attention with %s', (isa) => {
+  beforeEach(() => native.set_isa(isa));
+
+  it('over all blocks is dense attention', async () => {
+    for (const [block, blocks] of [
+      [16, 9],
+      [32, 5],
+      [64, 3],
+      [128, 2],
+    ] as const) {
+      const [B, H, D, T] = [2, 3, 20, block * blocks];
+      using layout = new BlockLayout(drawing(block, blocks, H, () => true));
+      const qkv = normals(B * T * H * 3 * D, block);
+      const mask = Float64Array.from({ length: B * T }, (_, i) => Number(i % 7 !== 3));
+      for (const causal of [true, false])
+        for (const dropout of [undefined, { p: 0.2, seed: 3, offset: 10 }]) {
+          const common = { causal, ...(dropout ? { dropout } : {}) };
+          const [a, b] = [
+            await read(
+              scope(() => {
+                const options = tensors();
+                const x = Tensor.from(qkv, [B, T, H * 3 * D]);
+                const dout = Tensor.from(normals(B * T * H * D, 99), [B, T, H * D]);
+                const { out, lse } = attention(x, { heads: H, ...options });
+                return { out, lse, dqkv: attentionBackward(dout, { qkv: x, out, lse }, { heads: H, ...options }) };
+              }),
+            ),
+            await sparse({ B, H, D, qkv }, layout, tensors()),
+          ];
+          for (const name of ['out', 'lse', 'dqkv'] as const) expectNear(b[name], a[name]);
+
+          function tensors() {
+            return {
+              ...common,
+              slopes: Tensor.from(alibiSlopes(H), [H]),
+              mask: Tensor.from(mask, [B, T], { dtype: 'u8' }),
+            };
+          }
+        }
+    }
+  });
+
+  it('equals a mask of tokens added to all blocks, causal or not, with padding and rows of nothing', async () => {
+    for (const block of [16, 32, 64] as const) {
+      const [H, D, N] = [2, 24, 7];
+      const T = N * block;
+      const qkv = normals(T * H * 3 * D, block + 1);
+      using some = new BlockLayout(drawing(block, N, H, mixed));
+      using all = new BlockLayout(drawing(block, N, H, () => true));
+      const bias = normals(T * T, 4);
+      const hidden = bias.map((x, i) =>
+        mixed(Math.floor(i / T / block), Math.floor((i % T) / block)) ? x : -Infinity,
+      );
+      const mask = Float64Array.from({ length: T }, (_, j) => Number(j % 5 !== 1));
+      for (const causal of [true, false]) {
+        const options = (added: Float64Array) => ({
+          causal,
+          added: Tensor.from(added, [1, T, T]),
+          mask: Tensor.from(mask, [1, T], { dtype: 'u8' }),
+        });
+        const [a, b] = [
+          await sparse({ H, D, qkv }, some, options(bias)),
+          await sparse({ H, D, qkv }, all, options(hidden)),
+        ];
+        for (const name of ['out', 'lse', 'dqkv'] as const) expectNear(a[name], b[name]);
+        // The row of nothing.
+        expect(new Set(a.lse.subarray(2 * block, 3 * block))).toEqual(new Set([-Infinity]));
+        expect(new Set(a.out.subarray(2 * block * H * D, 3 * block * H * D))).toEqual(new Set([0]));
+      }
+    }
+  });
+
+  it('is block_sdd, block_softmax and block_dsd behind each other', async () => {
+    const [B, H, D, block, N] = [2, 3, 40, 16, 6];
+    const T = N * block;
+    using layout = new BlockLayout({
+      ...drawing(block, N, H, mixed),
+      layouts: [drawing(block, N, 1, mixed).layouts[0]!, drawing(block, N, 1, (r, c) => (r + c) % 3 !== 0).layouts[0]!],
+      headLayout: [1, 0, 1],
+    });
+    const qkv = normals(B * T * H * 3 * D, 17);
+    const part = (which: number) =>
+      Float64Array.from({ length: B * H * T * D }, (_, i) => {
+        const [d, t, h, b] = [i % D, Math.floor(i / D) % T, Math.floor(i / D / T) % H, Math.floor(i / D / T / H)];
+        return qkv[(((b * T + t) * H + h) * 3 + which) * D + d]!;
+      });
+    const out = await scope(() => {
+      const [q, k, v] = [0, 1, 2].map((which) => Tensor.from(part(which), [B, H, T, D])) as [Tensor, Tensor, Tensor];
+      const s = blockSdd(q, k, layout, { transposeB: true });
+      return blockDsd(blockSoftmax(s, layout, { scale: 0.3, causal: true }), v, layout);
+    }).numbers();
+    const fused = (await sparse({ B, H, D, qkv }, layout, { scale: 0.3, causal: true })).out;
+    const turned = Float64Array.from({ length: out.length }, (_, i) => {
+      const [d, h, t, b] = [i % D, Math.floor(i / D) % H, Math.floor(i / D / H) % T, Math.floor(i / D / H / T)];
+      return out[((b * H + h) * T + t) * D + d]!;
+    });
+    expectNear(fused, turned);
+  });
+
+  it('gives the bits of a sequence whatever its neighbours in the batch', async () => {
+    const [H, D, block, N] = [2, 16, 32, 6];
+    const width = N * block * H * 3 * D;
+    using layout = new BlockLayout(drawing(block, N, H, mixed));
+    const together = await sparse({ B: 2, H, D, qkv: normals(2 * width, 5) }, layout, {});
+    const alone = await sparse({ H, D, qkv: normals(2 * width, 5).subarray(0, width) }, layout, {});
+    expect(together.out.subarray(0, alone.out.length)).toEqual(alone.out);
+    expect(together.dqkv.subarray(0, width)).toEqual(alone.dqkv);
+  });
+});
+
+describe('the blocks of attention', () => {
+  it('that a causal call cannot see are not looked at', async () => {
+    const [H, D, block, N] = [1, 16, 64, 4];
+    using whole = new BlockLayout(drawing(block, N, H, () => true));
+    using lower = new BlockLayout(drawing(block, N, H, (r, c) => c <= r));
+    const qkv = normals(N * block * 3 * D, 6);
+    expect(await sparse({ H, D, qkv }, whole, {})).toEqual(await sparse({ H, D, qkv }, lower, {}));
+  });
+
+  it('let a NaN through to the tokens that see it, and to no other', async () => {
+    const [H, D, block, N] = [1, 16, 16, 8];
+    using layout = new BlockLayout(drawing(block, N, H, (r, c) => r === c || c === 0));
+    const qkv = normals(N * block * 3 * D, 6);
+    qkv[(3 * block * 3 + 1) * D] = Number.NaN; // in the key of the first token of block 3
+    const { out } = await sparse({ H, D, qkv }, layout, {});
+    const bad = Array.from({ length: N * block }, (_, t) => Number.isNaN(out[t * D]!));
+    expect(bad).toEqual(Array.from({ length: N * block }, (_, t) => Math.floor(t / block) === 3));
+  });
+});
+
+describe('a block layout', () => {
+  it('counts its blocks, and is on a device once, until it is disposed', async () => {
+    const before = liveTensors();
+    const layout = new BlockLayout({
+      block: 16,
+      blocks: 3,
+      layouts: [
+        [1, 0, 0, 1, 1, 0, 0, 0, 1],
+        [0, 0, 1, 0, 0, 0, 0, 0, 0],
+      ],
+      headLayout: [1, 0, 1],
+    });
+    expect([layout.tokens, layout.heads, layout.layouts, layout.nonzeroBlocks]).toEqual([48, 3, 2, 6]);
+    expect([0, 1, 2].map((h) => layout.blocksOf(h))).toEqual([1, 4, 1]);
+    expect(layout.density).toBeCloseTo(6 / 27, 12);
+    const lists = layout.tensorsOn('cpu');
+    expect(layout.tensorsOn('cpu')).toBe(lists);
+    const numbers = await Promise.all(lists.map(async (tensor) => [...(await tensor.read<'i32'>())]));
+    expect(numbers).toEqual([
+      [1, 0, 1],
+      [0, 1, 3, 4, 4, 5, 5, 5],
+      [0, 0, 1, 2, 2],
+      [0, 2, 3, 4, 4, 4, 4, 5],
+      [0, 1, 1, 2, 0],
+      [0, 1, 2, 3, 4],
+    ]);
+    expect(liveTensors()).toBe(before + 6);
+    layout[Symbol.dispose]();
+    expect(liveTensors()).toBe(before);
+  });
+
+  it('refuses what cannot be compiled', () => {
+    const good = { block: 16, blocks: 2, layouts: [[1, 0, 1, 1]], headLayout: [0] };
+    const made = (changes: Partial<BlockDrawing>) => () => new BlockLayout({ ...good, ...changes });
+    expect(made({ block: 24 })).toThrow('expected a block of 16, 32, 64, 128 tokens, got 24');
+    expect(made({ layouts: [[1, 0, 1]] })).toThrow('expected 2 x 2 blocks in every layout, got 3');
+    expect(made({ headLayout: [0, 1] })).toThrow('expected one of 1 layouts for head 1, got 1');
+    expect(made({ headLayout: [] })).toThrow('expected at least one head, got none');
+  });
+
+  it('whose lists are damaged is refused by the kernels before anything is read by them', async () => {
+    // Lists of a head, 2 x 2 blocks; each row damages one of them.
+    const good = { head: [0], start: [0, 1, 3], list: [0, 0, 1], places: [0, 1, 2] };
+    const damaged = [
+      { head: [1] },
+      { head: [-1] },
+      { start: [0, 2, 1] },
+      { start: [0, 1, 4] },
+      { start: [-1, 1, 3] },
+      { list: [0, 1, 0] },
+      { list: [0, 1, 1] },
+      { list: [0, 0, 2] },
+      { list: [-1, 0, 1] },
+      { places: [0, 1, 3] },
+    ];
+    for (const device of ['cpu', 'ref'] as const)
+      for (const change of damaged) {
+        const { head, start, list, places } = { ...good, ...change };
+        const i32 = (values: number[], shape = [values.length]) => Tensor.from(values, shape, { dtype: 'i32', device });
+        const qkv = Tensor.from(new Float64Array(32 * 3 * 4), [1, 32, 12], { device });
+        const [out, lse] = [Tensor.empty([1, 32, 4], { device }), Tensor.empty([1, 1, 32], { device })];
+        const byRows = 'places' in change ? [0, 1, 3] : start;
+        // biome-ignore format: the order of the contract
+        native.sparse_attention(qkv.device.stream.id, out.id, lse.id, qkv.id, i32(head).id, i32(byRows, [1, 3]).id, i32('places' in change ? [0, 0, 1] : list).id, i32([0, 1, 3], [1, 3]).id, i32([0, 0, 1]).id, i32(places).id, 16, 0, 0, 0, 1, 1, true, 0, 0, 0);
+        await expect(out.read()).rejects.toThrow(/sparse_attention: expected a block layout with/);
+      }
+  });
+});
+
+describe('sparse attention', () => {
+  it('says which argument is wrong, and how', () => {
+    using layout = new BlockLayout(drawing(16, 3, 2, mixed));
+    const qkv = Tensor.empty([1, 48, 2 * 3 * 8]);
+    const refused =
+      (options: SparseAttentionOptions, tensor = qkv) =>
+      () =>
+        sparseAttention(tensor, layout, options);
+    expect(refused({}, Tensor.empty([1, 40, 48]))).toThrow(
+      "sparse_attention: expected 48 tokens, the layout's 3 blocks of 16, got 40 in qkv [1, 40, 48]",
+    );
+    expect(refused({}, Tensor.empty([1, 48, 50]))).toThrow('a last dim of qkv that is 2 heads * 3 * head size');
+    expect(refused({ added: Tensor.empty([3, 48, 48]) })).toThrow('expected [2, 48, 48] for added, got [3, 48, 48]');
+    expect(refused({ added: Tensor.empty([1, 48, 48], { dtype: 'bf16' }) })).toThrow('expected f32 for added');
+    expect(refused({ mask: Tensor.empty([1, 47], { dtype: 'u8' }) })).toThrow('expected [1, 48] for mask');
+    expect(refused({ slopes: Tensor.empty([3]) })).toThrow('expected [2] for slopes');
+    expect(refused({ dropout: { p: 1, seed: 0, offset: 0 } })).toThrow('expected 0 <= p < 1 for dropout');
+    const { out, lse } = sparseAttention(qkv, layout);
+    expect(() => sparseAttentionBackward(Tensor.empty([1, 48, 8]), { qkv, out, lse }, layout)).toThrow(
+      'sparse_attention_backward: expected [1, 48, 16] for dout',
+    );
+    const s = Tensor.empty([1, layout.nonzeroBlocks - 1, 16, 16]);
+    expect(() => blockSoftmax(s, layout)).toThrow(`block_softmax: expected [*, ${layout.nonzeroBlocks}, 16, 16] for s`);
+    const a = Tensor.empty([1, 2, 48, 5]);
+    expect(() => blockSdd(a, Tensor.empty([1, 2, 48, 5]), layout)).toThrow('expected [1, 2, 5, 48] for b');
+    expect(() => blockDsd(s, a, layout)).toThrow('expected [1, 10, 16, 16] for s');
+  });
+});
