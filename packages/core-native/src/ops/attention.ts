@@ -128,7 +128,7 @@ export function attentionCached(qkv: Tensor, keys: Tensor, values: Tensor, optio
 
 /**
  * Gives the ALiBi slopes of BLOOM: with p the largest power of two <= heads, 2^(-8(i+1)/p) for i < p, then every second
- * slope of 2p heads.
+ * slope of 2p heads. Exact once rounded to f32.
  *
  * Source: Press et al. 2022, sec. 3 and its authors' code for head counts that are no power of two.
  */

@@ -1,6 +1,6 @@
 /** Layouts that the cases of the block-sparse ops are drawn with. */
 import { BlockLayout } from '@ds/core-native';
-import { type OpCase, Random } from '../common/cases';
+import { type OpCase, Random } from '../../common/cases';
 
 export type Pattern = 'all' | 'window' | 'random' | 'holes' | 'globals' | 'none';
 
