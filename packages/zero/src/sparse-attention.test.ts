@@ -52,6 +52,38 @@ describe('sparse_attention in a config', () => {
     expect(losses[2]).toBeLessThan(losses[0]!);
   });
 
+  it('learns a text as well as dense attention does, from the blocks nearby and the first one', async () => {
+    // Words of three letters from a small vocabulary, each followed by one of two others.
+    let state = 1;
+    const next = (below: number) => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return Math.floor((state / 2 ** 32) * below);
+    };
+    let word = 0;
+    const text = Array.from({ length: 8192 }, (_, i) => {
+      if (i % 3 === 0) word = (word * 5 + 1 + 11 * next(2)) % 24;
+      return 3 * word + (i % 3);
+    });
+    const learn = async (config: object): Promise<number> => {
+      using model = new Bloom({ ...bloomPresets['bloom-tiny']!, vocabSize: 72, hiddenSize: 32, heads: 2, layers: 1 });
+      using group = ProcessGroup.single();
+      using engine = await initialize({ model, config, group });
+      const losses: number[] = [];
+      for (let step = 0; step < 60; step++) {
+        const rows = [0, 1].map((b) => text.slice((step * 2 + b) * 60, (step * 2 + b) * 60 + 513));
+        losses.push((await engine.trainBatch(() => ({ rows }))).loss);
+      }
+      expect(losses[0]! - losses.at(-1)!).toBeGreaterThan(2);
+      return losses.slice(-10).reduce((sum, loss) => sum + loss / 10, 0);
+    };
+    const dense = await learn(minimal);
+    for (const pattern of [
+      { mode: 'bslongformer', num_sliding_window_blocks: 3 },
+      { mode: 'fixed', num_local_blocks: 4 },
+    ])
+      expect((await learn(section(pattern))) - dense).toBeLessThan(0.03);
+  });
+
   it('leaves alone what a model was set to by hand', async () => {
     using model = bloom();
     model.sparseAttention = { mode: 'bigbird', num_random_blocks: 0 };

@@ -1,21 +1,18 @@
 /** What the table of cases cannot say of block-sparse attention: its kinship with the dense op, and what it refuses. */
 import { Random } from '../../csrc/kernels/common/cases';
-import { cpuFeatures, setThreads, threads } from '../index';
+import { device } from '../device';
+import { cpuFeatures } from '../index';
 import { native } from '../loader';
-import { scope } from '../tensor/scope';
+import { drop, scope } from '../tensor/scope';
 import { liveTensors, Tensor } from '../tensor/tensor';
 import { alibiSlopes, attention, attentionBackward } from './attention';
 import { type BlockDrawing, BlockLayout } from './block-layout';
-import { blockDsd, blockSdd, blockSoftmax } from './block-matmul';
+import { blockDsd, blockSdd, blockSoftmax, blockSoftmaxBackward } from './block-matmul';
 import { type SparseAttentionOptions, sparseAttention, sparseAttentionBackward } from './sparse-attention';
 
 const { isa: best, supported } = cpuFeatures();
-const allThreads = threads();
 
-afterEach(() => {
-  native.set_isa(best);
-  setThreads(allThreads);
-});
+afterEach(() => native.set_isa(best));
 
 function normals(n: number, seed: number): Float64Array {
   const random = new Random(seed);
@@ -276,6 +273,60 @@ describe('a block layout', () => {
         native.sparse_attention(qkv.device.stream.id, out.id, lse.id, qkv.id, i32(head).id, i32(byRows, [1, 3]).id, i32('places' in change ? [0, 0, 1] : list).id, i32([0, 1, 3], [1, 3]).id, i32([0, 0, 1]).id, i32(places).id, 16, 0, 0, 0, 1, 1, true, 0, 0, 0);
         await expect(out.read()).rejects.toThrow(/sparse_attention: expected a block layout with/);
       }
+  });
+});
+
+describe('the memory of sparse attention', () => {
+  const [H, D] = [8, 64];
+
+  /** The most bytes of tensors at any time of `fn`, on the device that only counts. */
+  function peakOf(fn: () => void): number {
+    const nothing = device('null');
+    const before = nothing.account().live;
+    nothing.resetPeak();
+    scope(() => void fn());
+    return nothing.account().peak - before;
+  }
+
+  const band = (N: number) => drawing(64, N, H, (r, c) => r - c >= 0 && r - c <= 1);
+
+  function fused(T: number, layout?: BlockLayout): number {
+    return peakOf(() => {
+      const qkv = Tensor.empty([1, T, H * 3 * D], { device: 'null' });
+      const { out, lse } = layout ? sparseAttention(qkv, layout) : attention(qkv, { heads: H });
+      const dout = Tensor.empty(out.shape, { device: 'null' });
+      const saved = { qkv, out, lse };
+      if (layout) sparseAttentionBackward(dout, saved, layout);
+      else attentionBackward(dout, saved, { heads: H });
+    });
+  }
+
+  /** Attention as written: scores, probabilities and the gradients of both, of all pairs. */
+  function materialised(T: number): number {
+    using all = new BlockLayout(drawing(64, T / 64, H, () => true));
+    return peakOf(() => {
+      const [q, k, v, dout] = [0, 1, 2, 3].map(() => Tensor.empty([1, H, T, D], { device: 'null' })) as Tensor[];
+      const s = blockSdd(q!, k!, all, { transposeB: true });
+      const p = blockSoftmax(s, all, { causal: true });
+      drop(s);
+      blockDsd(p, v!, all);
+      const dp = blockSdd(dout!, v!, all, { transposeB: true });
+      const ds = blockSoftmaxBackward(dp, p, all);
+      drop(dp);
+      for (const transposeS of [false, true]) blockDsd(ds, transposeS ? q! : k!, all, { transposeS });
+      blockDsd(p, dout!, all, { transposeS: true });
+    });
+  }
+
+  it('is that of flash attention: ten times the tokens in the bytes of all scores', () => {
+    for (const T of [2048, 4096]) {
+      using layout = new BlockLayout(band((10 * T) / 64));
+      expect(fused(10 * T, layout)).toBeLessThanOrEqual(materialised(T));
+      // Beside the lists of blocks, to the byte.
+      const lists = layout.tensorsOn('null').reduce((sum, { numel }) => sum + 4 * numel, 0);
+      expect(fused(10 * T, layout)).toBe(fused(10 * T));
+      expect(lists).toBeLessThan(0.001 * fused(10 * T));
+    }
   });
 });
 
