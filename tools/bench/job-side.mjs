@@ -19,6 +19,23 @@ export function jobSide(name, start) {
   };
 }
 
+/** A job of our own ranks, one thread each; its first rank says the line. `spec` goes to the program with the iterations. */
+export function launchedSide(core, name, script, world, spec) {
+  return jobSide(name, async (iterations) => {
+    let said;
+    await core.launch({
+      world,
+      script,
+      args: [JSON.stringify({ ...spec, iterations })],
+      threadsPerRank: 1,
+      onLine: ({ text }) => {
+        if (text.startsWith('{')) said = JSON.parse(text);
+      },
+    });
+    return said;
+  });
+}
+
 /** Runs a program to its end and gives the line of JSON that it said. @throws Error with the program's own words */
 export function spawnedJob(name, program, args, env = {}) {
   const options = { encoding: 'utf8', maxBuffer: 1e8, env: { ...process.env, ...env } };

@@ -40,19 +40,22 @@ function machineCpuSeconds() {
   return (user + nice + system + irq + softirq) / CLOCK_TICKS_A_SECOND;
 }
 
-/** CPU seconds of this process and of the processes `pids`, with the children they have waited for. */
+/** CPU seconds of a process, with the children it has waited for; 0 where the system does not say. */
+export function cpuSecondsOf(pid) {
+  try {
+    // The program's name is in brackets and may hold spaces: count the fields behind it.
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ');
+    return fields.slice(11, 15).reduce((a, b) => a + Number(b), 0) / CLOCK_TICKS_A_SECOND;
+  } catch {
+    return 0;
+  }
+}
+
+/** CPU seconds of this process and of the processes `pids`. */
 function ownCpuSeconds(pids) {
-  return [process.pid, ...pids].reduce((sum, pid) => {
-    try {
-      // The program's name is in brackets and may hold spaces: count the fields behind it.
-      const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-        .replace(/^.*\) /, '')
-        .split(' ');
-      return sum + fields.slice(11, 15).reduce((a, b) => a + Number(b), 0) / CLOCK_TICKS_A_SECOND;
-    } catch {
-      return sum;
-    }
-  }, 0);
+  return [process.pid, ...pids].reduce((sum, pid) => sum + cpuSecondsOf(pid), 0);
 }
 
 /** Starts watching; the function it gives tells how many cores other processes used on average since then. */

@@ -3,22 +3,14 @@
  * process takes is taken from its own clock; the step may slow by that share of the machine and 15 % more.
  */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { cpuSecondsOf } from '../machine.mjs';
 import { ProcessSide } from '../process-side.mjs';
+import { median } from '../statistics.mjs';
 
 const program = fileURLToPath(new URL('../step-side.mjs', import.meta.url));
 const sizes = { hiddenSize: 256, layers: 4, heads: 8, vocabSize: 8192, length: 256, batch: 8 };
-const TICKS_A_SECOND = 100;
 const ALLOWED = 0.15;
-
-/** CPU seconds of a running process. */
-function cpuSeconds(pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND;
-}
 
 export function benches({ core }) {
   const name = 'busy-core/step/tiny';
@@ -34,19 +26,18 @@ export function benches({ core }) {
       start: () => step.start(),
       async run(iterations) {
         const hog = spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' });
-        const start = { at: performance.now(), cpu: cpuSeconds(hog.pid) };
+        const start = { at: performance.now(), cpu: cpuSecondsOf(hog.pid) };
         try {
           const seconds = await step.run(iterations);
           const elapsed = (performance.now() - start.at) / 1000;
-          const share = (cpuSeconds(hog.pid) - start.cpu) / elapsed / threads;
-          taken.push({ share, seconds: seconds / iterations });
+          taken.push((cpuSecondsOf(hog.pid) - start.cpu) / elapsed / threads);
           return seconds;
         } finally {
           hog.kill('SIGKILL');
         }
       },
       facts: async () => {
-        const middle = taken.map(({ share }) => share).sort((a, b) => a - b)[Math.floor(taken.length / 2)];
+        const middle = median(taken);
         // As fast as alone on what is left of the machine, and 15 % more time.
         return {
           share_taken: Number(middle.toFixed(3)),

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { findProgram } from '../../programs.mjs';
-import { jobSide, spawnedJob } from '../job-side.mjs';
+import { jobSide, launchedSide, spawnedJob } from '../job-side.mjs';
 import { pythonRival } from '../process-side.mjs';
 
 const program = fileURLToPath(new URL('../collective-rank.mjs', import.meta.url));
@@ -21,22 +21,6 @@ const sizesMB = [1, 16, 256];
  * copies half a buffer a rank (2 x 1/2 each); reduce-scatter reads two halves and writes one (2 x 3/2); all-reduce is both.
  */
 const traffic = { all_gather: 2, reduce_scatter: 3, all_reduce: 5 };
-
-function ours(core, spec) {
-  return jobSide('ours', async (iterations) => {
-    let said;
-    await core.launch({
-      world,
-      script: program,
-      args: [JSON.stringify({ ...spec, iterations })],
-      threadsPerRank: 1,
-      onLine: ({ text }) => {
-        if (text.startsWith('{')) said = JSON.parse(text);
-      },
-    });
-    return said;
-  });
-}
 
 function gloo(spec) {
   const found = pythonRival('gloo', 'collectives.py');
@@ -98,7 +82,7 @@ export function benches({ core }) {
           make: async () => ({
             name,
             task: `${primitive} of ${megabytes} MB f32${primitive === 'reduce_scatter' ? '' : ' in place'}, ${world} ranks x 1 thread`,
-            ours: ours(core, { primitive, bytes }),
+            ours: launchedSide(core, 'ours', program, world, { primitive, bytes }),
             rival: makeRival({ primitive, bytes }),
             roofline: { bytes: traffic[primitive] * bytes, limits: ['memcpy'], footprintBytes: world * bytes },
             equal: equalResults,

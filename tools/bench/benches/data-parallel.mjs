@@ -6,7 +6,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { jobSide, spawnedJob } from '../job-side.mjs';
+import { jobSide, launchedSide, spawnedJob } from '../job-side.mjs';
 import { pythonRival } from '../process-side.mjs';
 
 const program = fileURLToPath(new URL('../step-rank.mjs', import.meta.url));
@@ -15,19 +15,7 @@ const world = 2;
 const sizes = { hiddenSize: 768, layers: 12, heads: 12, vocabSize: 50304, length: 256, batch: 4 };
 
 function oursAt(core, stage, folder) {
-  return jobSide(`ZeRO stage ${stage}`, async (iterations) => {
-    let said;
-    await core.launch({
-      world,
-      script: program,
-      args: [JSON.stringify({ sizes, stage, iterations, folder })],
-      threadsPerRank: 1,
-      onLine: ({ text }) => {
-        if (text.startsWith('{')) said = JSON.parse(text);
-      },
-    });
-    return said;
-  });
+  return launchedSide(core, `ZeRO stage ${stage}`, program, world, { sizes, stage, folder });
 }
 
 function fsdp2(folder) {

@@ -62,13 +62,15 @@ void ShmCommunicator::staged_all_reduce(const Collective& op) {
       2 * divide_up(n, block),
       [&](int64_t s) {
         int64_t b = s / 2, begin = b * block;
-        for (int q = 0; q < size_ && s % 2 == 0; ++q)
+        if (s % 2) {
+          std::memcpy(slot(rank_), out + size_t(begin + bound(b, rank_)) * out_size,
+                      size_t(slice(b, rank_)) * out_size);
+          return;
+        }
+        for (int q = 0; q < size_; ++q)
           if (q != rank_)
             std::memcpy(slot(rank_) + size_t(place(b, rank_, q)) * in_size, in + size_t(begin + bound(b, q)) * in_size,
                         size_t(slice(b, q)) * in_size);
-        if (s % 2)
-          std::memcpy(slot(rank_), out + size_t(begin + bound(b, rank_)) * out_size,
-                      size_t(slice(b, rank_)) * out_size);
       },
       [&](int64_t s) {
         int64_t b = s / 2, begin = b * block;

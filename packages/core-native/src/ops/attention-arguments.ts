@@ -43,6 +43,23 @@ export function expectMask(op: string, qkv: Tensor, mask: Tensor, shape: [number
   expectDevice(op, qkv, mask);
 }
 
+/** What backward is given beside the options; `forward` names the function that gave `saved`. */
+export function expectSaved(
+  op: string,
+  forward: string,
+  dout: Tensor,
+  { qkv, out, lse }: { qkv: Tensor; out: Tensor; lse: Tensor },
+  { B, T, H, D }: { B: number; T: number; H: number; D: number },
+): void {
+  const hint = `pass the tensors that ${forward}() gave`;
+  expectShape(op, 'dout', dout, [B, T, H * D]);
+  expectShape(op, 'out', out, [B, T, H * D], hint);
+  expectShape(op, 'lse', lse, [B, H, T], hint);
+  expectDType(op, 'dout', dout, [qkv.dtype]);
+  expectDType(op, 'out', out, [qkv.dtype]);
+  expectDType(op, 'lse', lse, [statisticsDType(qkv.dtype)]);
+}
+
 /** The options as the kernels take them. */
 export function attentionScalars(op: string, D: number, options: Omit<AttentionOptions, 'heads'>) {
   const { p, seed, offset } = options.dropout ?? { p: 0, seed: 0, offset: 0 };

@@ -2,7 +2,7 @@
 import { DsError } from '../errors';
 import { native } from '../loader';
 import { Tensor } from '../tensor/tensor';
-import { attentionScalars, expectCommon, expectFused, expectMask } from './attention-arguments';
+import { attentionScalars, expectCommon, expectFused, expectMask, expectSaved } from './attention-arguments';
 import { expectDevice, expectDType, expectShape, statisticsDType } from './check';
 
 export interface AttentionOptions {
@@ -64,12 +64,7 @@ export function attentionBackward(
   const op = 'attention_backward';
   const { qkv, out, lse } = saved;
   const { B, T, H, D } = expectFused(op, qkv, options.heads);
-  expectShape(op, 'dout', dout, [B, T, H * D]);
-  expectShape(op, 'out', out, [B, T, H * D], 'pass the tensors that attention() gave');
-  expectShape(op, 'lse', lse, [B, H, T], 'pass the tensors that attention() gave');
-  expectDType(op, 'dout', dout, [qkv.dtype]);
-  expectDType(op, 'out', out, [qkv.dtype]);
-  expectDType(op, 'lse', lse, [statisticsDType(qkv.dtype)]);
+  expectSaved(op, 'attention', dout, saved, { B, T, H, D });
   expectCommon(op, qkv, H, options);
   if (options.mask) expectMask(op, qkv, options.mask, [B, T]);
   expectDevice(op, qkv, dout, out, lse);

@@ -3,7 +3,7 @@ import { DsError } from '../errors';
 import { native } from '../loader';
 import { Tensor } from '../tensor/tensor';
 import type { AttentionOptions, AttentionResult } from './attention';
-import { attentionScalars, expectCommon, expectFused, expectMask } from './attention-arguments';
+import { attentionScalars, expectCommon, expectFused, expectMask, expectSaved } from './attention-arguments';
 import type { BlockLayout } from './block-layout';
 import { expectDevice, expectDType, expectShape, statisticsDType } from './check';
 
@@ -57,12 +57,7 @@ export function sparseAttentionBackward(
   const op = 'sparse_attention_backward';
   const { qkv, out, lse } = saved;
   const { B, T, H, D } = expectSparse(op, qkv, layout, options);
-  expectShape(op, 'dout', dout, [B, T, H * D]);
-  expectShape(op, 'out', out, [B, T, H * D], 'pass the tensors that sparseAttention() gave');
-  expectShape(op, 'lse', lse, [B, H, T], 'pass the tensors that sparseAttention() gave');
-  expectDType(op, 'dout', dout, [qkv.dtype]);
-  expectDType(op, 'out', out, [qkv.dtype]);
-  expectDType(op, 'lse', lse, [statisticsDType(qkv.dtype)]);
+  expectSaved(op, 'sparseAttention', dout, saved, { B, T, H, D });
   expectDevice(op, qkv, dout, out, lse);
   const dqkv = Tensor.empty(qkv.shape, { dtype: qkv.dtype, device: qkv.device });
   const { slopes, mask, scale, causal, p, seed, offset } = attentionScalars(op, D, options);

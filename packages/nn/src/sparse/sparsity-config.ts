@@ -5,10 +5,9 @@
  *
  * Source: Child et al. 2019 (fixed), Zaheer et al. 2020 (bigbird), Beltagy et al. 2020 (bslongformer).
  */
-import { DsError } from '@ds/core-native';
+import { DsError, blockSizes as sparseBlockSizes } from '@ds/core-native';
 
-/** Tokens a block may have: what the kernels are built for. */
-export const sparseBlockSizes = [16, 32, 64, 128] as const;
+export { sparseBlockSizes };
 
 export type SparseDirection = 'bidirectional' | 'unidirectional';
 
