@@ -75,28 +75,43 @@ void Worker::begin_block(uint64_t block) {
   }
 }
 
-// One pass over the threads: each that is ready runs until it blocks or ends. Gives how many ran.
+// Runs the thread up to where it blocks or ends.
+void Worker::run(EmulatedThread& t) {
+  current = &t;
+  if (!t.fiber.started())
+    t.fiber.start(host_, [] {
+      Worker& w = *worker;
+      order_after(&w.begin_mark_);
+      (*w.body_)();
+      order_before(&w.end_mark_);
+      w.current->state = State::done;
+      w.current->fiber.finish(w.host_);
+    });
+  t.fiber.resume(host_);
+}
+
+// One pass over the warps: each runs until none of its threads can, so that it gets as far ahead of the others as the
+// kernel lets it. Gives how many threads ran.
 size_t Worker::run_ready(uint64_t block, uint64_t pass) {
   uint64_t order = settings().order;
   // The first two orders are plain; the others turn round at a place that changes from pass to pass.
   uint64_t start = order < 2 ? 0 : (order * 0x9E3779B97F4A7C15u + block * 31 + pass * 7) >> 8;
-  size_t ran = 0;
-  for (size_t i = 0; i < size_ && !mistake_.what; ++i) {
-    size_t at = (i + start) % size_;
-    auto& t = threads_[order & 1 ? size_ - 1 - at : at];
-    if (t.state != State::ready) continue;
-    ++ran;
-    current = &t;
-    if (!t.fiber.started())
-      t.fiber.start(host_, [] {
-        Worker& w = *worker;
-        order_after(&w.begin_mark_);
-        (*w.body_)();
-        order_before(&w.end_mark_);
-        w.current->state = State::done;
-        w.current->fiber.finish(w.host_);
-      });
-    t.fiber.resume(host_);
+  auto turned = [&](size_t i, size_t count) {
+    size_t at = (i + start) % count;
+    return order & 1 ? count - 1 - at : at;
+  };
+  size_t ran = 0, warps = size_ / 32;
+  for (size_t w = 0; w < warps; ++w) {
+    EmulatedThread* lanes = &threads_[turned(w, warps) * 32];
+    for (size_t before = ran + 1; before != ran;) {
+      before = ran;
+      for (size_t i = 0; i < 32 && !mistake_.what; ++i) {
+        auto& t = lanes[turned(i, 32)];
+        if (t.state != State::ready) continue;
+        run(t);
+        ++ran;
+      }
+    }
   }
   return ran;
 }

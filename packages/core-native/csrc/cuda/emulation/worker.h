@@ -78,6 +78,7 @@ class Worker {
 
  private:
   void begin_block(uint64_t block);
+  void run(EmulatedThread& thread);
   size_t run_ready(uint64_t block, uint64_t pass);
   void wait(State state, const Site& site);
   [[noreturn]] void fail(const Mistake& mistake);
