@@ -31,14 +31,10 @@ describeWithHeaders(`CUDA emulated on the CPU${headers ? '' : " (CUDA's headers 
     expect(status).toBe(0);
   });
 
-  // Two orders of the threads of a block: a result that depends on the order lacks a barrier.
-  it.each([1, 6])(
-    'runs every kernel as its specification says, order %i',
-    (order) => {
-      const { status, output } = run('./kernels', ['./ds-core-cuda-emulated.so', String(order)]);
-      expect(output).toMatch(/^\d{4,} passed, 0 failed\n$/);
-      expect(status).toBe(0);
-    },
-    300_000,
-  );
+  // From last to first, beginning anywhere: a result that depends on the order of threads lacks a barrier.
+  it('runs every kernel as its specification says', () => {
+    const { status, output } = run('./kernels', ['./ds-core-cuda-emulated.so', '5']);
+    expect(output).toMatch(/^\d{4,} passed, 0 failed\n$/);
+    expect(status).toBe(0);
+  }, 300_000);
 });

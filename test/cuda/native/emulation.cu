@@ -84,8 +84,8 @@ __global__ void reductions(float* out, const float* x) {
 __global__ void read_unwritten(float* out) {
   DS_SHARED(float[32], fixed);
   DS_DYN_SHARED(float, dynamic);
-  out[threadIdx.x] = fixed[threadIdx.x];
-  out[32 + threadIdx.x] = dynamic[threadIdx.x];
+  out[blockIdx.x * 64 + threadIdx.x] = fixed[threadIdx.x];
+  out[blockIdx.x * 64 + 32 + threadIdx.x] = dynamic[threadIdx.x];
   fixed[threadIdx.x] = dynamic[threadIdx.x] = 1;  // must be gone in the next block
 }
 
@@ -111,11 +111,13 @@ void barriers() {
     bool right = true;
     for (int i = 0; i < 64; ++i) right = right && out[size_t(i)] == 63 - i;
     expect(right, "values behind a barrier, order " + std::to_string(order));
+#if !defined(__SANITIZE_THREAD__)  // which rightly ends the program with the report of a race
     DS_LAUNCH(reverse<false>, 1, 64, 0, context, out.data());
     f.join();
     bool seen = false;
     for (int i = 0; i < 64; ++i) seen = seen || out[size_t(i)] != 63 - i;
     expect(seen, "a missing barrier is seen, order " + std::to_string(order));
+#endif
   }
   expect_refusal("threads that left before a barrier", "40 threads at __syncthreads at emulation.cu:",
                  [](CudaContext& c) { DS_LAUNCH(some_wait, dim3(3, 2), 64, 0, c, 0); });
@@ -170,7 +172,7 @@ void warps() {
     for (size_t i = 0; i < 96; ++i)
       expect(out[i] == float(sum) && out[96 + i] == 55, "a block's sum and maximum", std::to_string(out[i]));
 
-    std::vector<float> seen(64);
+    std::vector<float> seen(5 * 64);
     DS_LAUNCH(read_unwritten, 5, 32, 128, context, seen.data());
     f.join();
     for (float s : seen) expect(std::isnan(s), "unwritten shared memory is NaN", std::to_string(s));

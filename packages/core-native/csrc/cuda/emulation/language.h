@@ -1,10 +1,10 @@
 // CUDA's kernel language on the CPU: .cu files compile with g++ and run here, one fiber a CUDA thread.
 //
-// Every thread runs until it blocks at a barrier or a warp operation; then the next one does. That is as unlike
-// lockstep as a schedule can be, so that a missing barrier gives wrong numbers. Errors, each with kernel, block and
-// place: threads that never meet at a barrier, that meet at different ones, that have left the kernel before it; a warp
-// operation that a named lane doesn't join. Under ThreadSanitizer each fiber counts as a thread, and missing barriers
-// are data races.
+// Every thread runs until it blocks at a barrier or a warp operation, then the next one of its warp does, and a warp
+// runs until all of it waits for others. That is as unlike lockstep as a schedule can be, so that a missing barrier
+// gives wrong numbers. Errors, each with kernel, block and place: threads that never meet at a barrier, that meet at
+// different ones, that have left the kernel before it; a warp operation that a named lane doesn't join. Under
+// ThreadSanitizer each fiber counts as a thread, and missing barriers are data races.
 //
 // Not emulated: the memory model below barriers, occupancy, timing. Include launch.cuh, not this.
 #pragma once
