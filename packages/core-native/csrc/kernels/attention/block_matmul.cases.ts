@@ -1,6 +1,6 @@
 import { blockDds, blockDsd, blockSdd } from '@ds/core-native';
 import type { OpCase, OpCases } from '../common/cases';
-import { type Drawing, drawn, layoutOf } from './block_layout_cases';
+import { type Drawing, drawn, layoutOf } from './cases';
 
 interface Product extends Drawing {
   B: number;

@@ -1,6 +1,6 @@
 import { blockSoftmax, blockSoftmaxBackward } from '@ds/core-native';
 import type { OpCase, OpCases, Random, Tensors } from '../common/cases';
-import { type Drawing, drawn, layoutOf } from './block_layout_cases';
+import { type Drawing, drawn, layoutOf } from './cases';
 
 interface Settings extends Partial<Drawing> {
   B?: number;

@@ -1,6 +1,6 @@
 import { alibiSlopes, sparseAttention, sparseAttentionBackward } from '@ds/core-native';
 import type { OpCase, OpCases, Random, Tensors } from '../common/cases';
-import { drawn, layoutOf, type Pattern, patterns } from './block_layout_cases';
+import { drawn, layoutOf, type Pattern, patterns } from './cases';
 
 interface Settings {
   dtype?: OpCase['dtype'];
