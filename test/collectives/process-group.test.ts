@@ -2,8 +2,16 @@
 import { type DsErrorFields, device, ProcessGroup, Tensor } from '@ds/core-native';
 
 const group = ProcessGroup.null(4, 1);
-const make = (shape: number[], dtype: 'f32' | 'bf16' | 'f64' | 'i32' = 'f32') =>
-  Tensor.empty(shape, { dtype, device: 'null' });
+const made: Tensor[] = [];
+const make = (shape: number[], dtype: 'f32' | 'bf16' | 'f64' | 'i32' = 'f32') => {
+  made.push(Tensor.empty(shape, { dtype, device: 'null' }));
+  return made.at(-1)!;
+};
+
+// Other test files of the same process count what lives on this device.
+afterAll(() => {
+  for (const tensor of made) tensor.dispose();
+});
 
 describe('a call that cannot be right', () => {
   const cases: [text: string, call: () => void, error: Partial<DsErrorFields>][] = [

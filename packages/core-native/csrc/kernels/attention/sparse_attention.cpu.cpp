@@ -33,7 +33,8 @@ class SparseForward {
     Strip& strip = w.strips[0];
     strip.start(head_rows<const T>(op_.qkv, s_, b, h, 0), first, n, 0, D, float(op_.scale) * kLog2E, sight, w.rows);
     Fetched fetched;
-    // The newest first: with ALiBi they hold the largest scores, which make the far ones negligible.
+    // The newest first: with ALiBi they hold the largest scores, which make the far ones negligible. As tiles go back,
+    // one that is fetched already begins where the last one did.
     for (const Tile& tile : std::views::reverse(tiles_.of(op_.layout.layout_of(h), number))) {
       Strip part = strip.part(tile.from, tile.width);
       if (heads_.may_skip(part, sight, bh, tile.first, tile.n)) continue;
@@ -42,8 +43,7 @@ class SparseForward {
         pack_rows(key, tile.first, tile.n, D, w.k, ld);
         pack_rows(value, tile.first, tile.n, D, w.v, D);
       }
-      int64_t at = tile.first - fetched.first;
-      attend(part, sight, tile.first, tile.n, D, w.k + at * ld, w.v + at * D, w.scores, keep ? &*keep : nullptr);
+      attend(part, sight, tile.first, tile.n, D, w.k, w.v, w.scores, keep ? &*keep : nullptr);
     }
     finish(strip, D, float(1 / (1 - op_.dropout)), out_rows<T>(op_.out, s_, b, h), first,
            op_.lse.as<float>() + bh * s_.T + first, w.rows);
