@@ -7,6 +7,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/cuda_abi.h"
@@ -41,7 +42,10 @@ class Mirror {
     call(library.reserve, 0, bytes_, &device_);
     call(library.commit, 0, device_, bytes_);
     call(library.stream_create, 0, &stream_);
-    context_ = {stream_, &scratch, this};
+    void* fault = nullptr;
+    call(library.pinned_allocate, sizeof(DsCudaFault), &fault);
+    fault_ = new (fault) DsCudaFault{};
+    context_ = {stream_, &scratch, this, fault_};
     scratch_bytes_ = info.granule * 8;
     call(library.reserve, 0, scratch_bytes_, &scratch_);
     call(library.commit, 0, scratch_, scratch_bytes_);
@@ -52,6 +56,7 @@ class Mirror {
     call(library_.unreserve, 0, device_, bytes_);
     call(library_.decommit, 0, scratch_, scratch_bytes_);
     call(library_.unreserve, 0, scratch_, scratch_bytes_);
+    call(library_.pinned_free, static_cast<void*>(fault_));
   }
 
   // All that was given out is garbage (NaN) again.
@@ -82,6 +87,11 @@ class Mirror {
     call(kernel->launch, &op, &context_);
     call(library_.copy, stream_, after.data(), device_, used_);
     call(library_.stream_synchronize, stream_);
+    if (std::exchange(fault_->raised, 0u)) {
+      DsCudaError e{};
+      fault_->describe(fault_, &e);
+      throw Error(e.code, e.op, e.expected, e.actual, e.hint);
+    }
     return after;
   }
 
@@ -117,6 +127,7 @@ class Mirror {
   void *device_ = nullptr, *scratch_ = nullptr;
   DsCudaStream* stream_ = nullptr;
   DsCudaContext context_{};
+  DsCudaFault* fault_ = nullptr;
 };
 
 }  // namespace ds::test

@@ -31,7 +31,7 @@ void streams() {
 
   DsCudaStream* other = nullptr;
   library.stream_create(0, &other, &error);
-  DsCudaContext other_context{other, nullptr, nullptr};
+  DsCudaContext other_context{other, nullptr, nullptr, nullptr};
   CudaContext second("test", other_context);
   DsCudaEvent *event = nullptr, *late = nullptr;
   library.event_create(0, &event, &error);
@@ -165,6 +165,32 @@ void scratch() {
   expect(code == "OOM", "the addon's refusal reaches the op", code);
 }
 
+__global__ void no_negatives(const int* x, FaultReport report) {
+  int i = int(threadIdx.x);
+  if (x[i] < 0) raise_fault(report, x[i], i);
+}
+
+void faults() {
+  Fixture f;
+  auto context = f.op();
+  auto report = context.fault([](const int64_t* numbers) {
+    return Error("SHAPE", "test", "no negatives", std::to_string(numbers[0]) + " at " + std::to_string(numbers[1]));
+  });
+  std::vector<int> x(64, 1);
+  DS_LAUNCH(no_negatives, 1, 64, 0, context, x.data(), report);
+  f.join();
+  expect(!f.fault.raised, "no fault, no report");
+  x[40] = -3;
+  DS_LAUNCH(no_negatives, 1, 64, 0, context, x.data(), report);
+  expect(f.join().empty() && f.fault.raised, "a fault does not end the stream");
+  x[40] = 1, x[50] = -4;
+  DS_LAUNCH(no_negatives, 1, 64, 0, context, x.data(), report);
+  f.join();
+  DsCudaError error{};
+  f.fault.describe(&f.fault, &error);
+  expect(std::string(error.actual) == "-3 at 40", "the first fault is the one that is told", error.actual);
+}
+
 }  // namespace
 
 void test_streams_and_memory() {
@@ -172,6 +198,7 @@ void test_streams_and_memory() {
   graphs();
   memory();
   scratch();
+  faults();
 }
 
 }  // namespace ds::cuda

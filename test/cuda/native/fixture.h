@@ -21,6 +21,7 @@ struct Fixture {
   const DsCudaLibrary& library = *ds_cuda_library();
   DsCudaError error{};
   DsCudaStream* stream = nullptr;
+  DsCudaFault fault{};
   DsCudaContext context{};
 
   explicit Fixture(uint64_t order = 0) {
@@ -28,6 +29,7 @@ struct Fixture {
     library.emulate(&settings, &error);
     library.stream_create(0, &stream, &error);
     context.stream = stream;
+    context.fault = &fault;
   }
   ~Fixture() { library.stream_destroy(stream, &error); }
   CudaContext op() { return CudaContext("test", context); }

@@ -15,6 +15,12 @@ namespace ds::cuda {
 // The properties of a device, asked once. Throws where there is no such device.
 const DsCudaDevice& device_properties(int device);
 
+// For raise_fault of launch.cuh.
+struct FaultReport {
+  DsCudaFault* fault;
+  void (*describe)(const DsCudaFault*, DsCudaError*);
+};
+
 class CudaContext {
  public:
   CudaContext(const char* op, const DsCudaContext& context)
@@ -25,6 +31,15 @@ class CudaContext {
   int multiprocessors() const { return device_.multiprocessors; }
   size_t shared_memory_per_block() const { return device_.shared_memory_per_block; }
   int capability() const { return device_.major * 10 + device_.minor; }
+
+  // For a kernel that checks its data: hand it over by value. `Describe` is a lambda without captures that makes the
+  // Error of the numbers which the kernel raises: [](const int64_t* numbers) { return Error(...); }.
+  template <class Describe>
+  FaultReport fault(Describe) const {
+    return {context_.fault, [](const DsCudaFault* fault, DsCudaError* error) {
+              guarded("describe a fault", error, [&] { throw Describe{}(fault->numbers); });
+            }};
+  }
 
   // Uninitialised device memory of this op, 256-byte aligned; the next op of the stream may get the same. Ask once, for
   // all that is needed. No elements, no memory.

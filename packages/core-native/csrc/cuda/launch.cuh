@@ -54,6 +54,15 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
 #define DS_LAUNCH(kernel, grid, block, shared_bytes, context, ...) \
   ::ds::cuda::launch("a launch of " #kernel, kernel, grid, block, shared_bytes, context, __VA_ARGS__)
 
+// Says what is wrong with the data. The stream goes on, so nothing may depend on the bad value; the addon's next join
+// fails with what the report's `describe` makes of the numbers, unless another fault was first.
+__device__ inline void raise_fault(const FaultReport& report, int64_t a, int64_t b = 0, int64_t c = 0, int64_t d = 0) {
+  if (atomicCAS(&report.fault->raised, 0u, 1u) != 0) return;
+  report.fault->describe = report.describe;
+  report.fault->numbers[0] = a, report.fault->numbers[1] = b;
+  report.fault->numbers[2] = c, report.fault->numbers[3] = d;
+}
+
 // Blocks for work of `items`, `per_block` at a time, when the kernel strides over what is left: enough to fill the
 // device `waves` times over, never more than there is work. 0 for no work: then launch nothing.
 inline unsigned strided_blocks(int64_t items, int64_t per_block, const CudaContext& context, int waves = 16) {

@@ -11,7 +11,7 @@
 extern "C" {
 
 // Raise it with every change below: the addon refuses a library of another version.
-constexpr uint32_t kDsCudaAbiVersion = 1;
+constexpr uint32_t kDsCudaAbiVersion = 2;
 
 struct DsCudaError {
   char code[16], op[64], expected[256], actual[512], hint[256];  // the fields of ds::Error, cut to fit
@@ -30,6 +30,14 @@ struct DsCudaStream;
 struct DsCudaEvent;
 struct DsCudaGraph;
 
+// What a kernel found wrong in its data, such as a token id outside the vocabulary: the first one since the addon last
+// cleared it. One a stream, in page-locked memory that the device writes and the addon reads after it has waited.
+struct DsCudaFault {
+  uint32_t raised;
+  void (*describe)(const DsCudaFault* fault, DsCudaError* error);  // of the op that raised it, in the library
+  int64_t numbers[4];                                              // for describe
+};
+
 // What a launcher may use beside its op. One a stream, kept by the addon.
 struct DsCudaContext {
   DsCudaStream* stream;
@@ -38,6 +46,7 @@ struct DsCudaContext {
   // that used it lives.
   void* (*scratch)(void* owner, size_t bytes, DsCudaError* error);
   void* owner;  // handed to scratch
+  DsCudaFault* fault;
 };
 
 struct DsCudaKernel {

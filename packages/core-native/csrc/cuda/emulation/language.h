@@ -146,6 +146,17 @@ inline int __all_sync(unsigned mask, int predicate, DS_EMULATED_SITE) {
   return __ballot_sync(mask, predicate, file, line) == mask;
 }
 
+inline unsigned atomicCAS(unsigned* at, unsigned expected, unsigned value) {
+  __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+  return expected;
+}
+// Whole numbers only: their sums don't depend on the order.
+template <class T>
+T atomicAdd(T* at, std::type_identity_t<T> value) {
+  static_assert(std::is_integral_v<T>);
+  return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
+
 template <class T>
 T __ldg(const T* p) {
   return *p;

@@ -33,17 +33,20 @@ struct SoftmaxCrossEntropy {
     DS_REQUIRE(!dlogits || (dlogits.numel() == logits.numel() && dlogits.dtype == logits.dtype));
     DS_REQUIRE_SAME_OR_APART(dlogits, logits);
   }
+  static Error bad_target(int64_t V, int64_t ignore_index, int64_t target, int64_t position) {
+    return Error("SHAPE", name,
+                 "targets from 0 to " + std::to_string(V - 1) + " (V = " + std::to_string(V) + "), or " +
+                     std::to_string(ignore_index) + " to ignore",
+                 std::to_string(target) + " at position " + std::to_string(position),
+                 "the tokenizer and the model's vocabulary disagree, or the data is not token ids");
+  }
   // Fails with the first target that is neither a class nor ignored.
   void check_targets() const {
     const int32_t* target = targets.as<int32_t>();
     int64_t R = logits.dim(0), V = logits.dim(1);
     for (int64_t r = 0; r < R; ++r)
       if ((target[r] < 0 || target[r] >= V) && target[r] != ignore_index)
-        throw Error("SHAPE", name,
-                    "targets from 0 to " + std::to_string(V - 1) + " (V = " + std::to_string(V) + "), or " +
-                        std::to_string(ignore_index) + " to ignore",
-                    std::to_string(target[r]) + " at position " + std::to_string(r),
-                    "the tokenizer and the model's vocabulary disagree, or the data is not token ids");
+        throw bad_target(V, ignore_index, target[r], r);
   }
   void ref() const;
   void cpu() const;

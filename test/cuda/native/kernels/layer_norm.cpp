@@ -1,0 +1,65 @@
+#include "kernels/norm/layer_norm.h"
+
+#include "cases.h"
+
+namespace ds::test {
+namespace {
+
+void layer_norm(Cases& cases) {
+  struct Shape {
+    int64_t R, C, shift;
+  };
+  // A warp a row, a block a row, rows read again; odd, unaligned, empty; more rows than the emulated grid has.
+  Shape shapes[] = {{1, 1, 0},    {3, 7, 0},     {5, 64, 0},    {5, 64, 1},    {2, 129, 0},
+                    {0, 16, 0},   {33, 1000, 0}, {300, 32, 0},  {9, 768, 0},   {70, 1032, 0},
+                    {3, 4096, 0}, {2, 14336, 0}, {2, 16384, 0}, {2, 16392, 0}, {2, 1032, 2},
+                    {400, 9, 0},  {17, 1024, 0}, {40, 2048, 0}, {9000, 8, 0}};
+  for (auto [R, C, shift] : shapes)
+    for (DType rows : kFloats)
+      for (DType weights : {rows, DType::f32})
+        for (bool residual : {false, true}) {
+          std::string what = "[" + std::to_string(R) + ", " + std::to_string(C) + "] " + dtype_name(rows) + " " +
+                             dtype_name(weights) + (residual ? " + residual" : "");
+          cases.begin(shift);
+          LayerNorm op{};
+          op.x = cases.tensor(rows, {R, C}, 0.5, 2);
+          op.y = cases.tensor(rows, {R, C});
+          op.mean = cases.tensor(DType::f32, {R});
+          op.rstd = cases.tensor(DType::f32, {R});
+          if (residual) {
+            static_cast<Tensor&>(op.residual) = cases.tensor(rows, {R, C});
+            static_cast<Tensor&>(op.sum) = cases.tensor(rows, {R, C});
+          }
+          op.weight = cases.tensor(weights, {C}, 1, 0.3);
+          op.bias = cases.tensor(weights, {C});
+          op.eps = 1e-5;
+          cases.run(op, what, double(C), C == 1 ? 316 : 4);
+          op.y = op.x;
+          if (residual) static_cast<Tensor&>(op.sum) = op.residual;
+          cases.run(op, what + " in place", double(C), C == 1 ? 316 : 4);
+          for (bool accumulate : {false, true}) {
+            cases.begin(shift);
+            LayerNormBackward back{};
+            DType grads = weights == rows ? rows : accumulate ? DType::bf16 : DType::f32;
+            back.dx = cases.tensor(rows, {R, C});
+            back.dweight = cases.tensor(grads, {C});
+            back.dbias = cases.tensor(grads, {C});
+            back.dy = cases.tensor(rows, {R, C});
+            back.s = cases.tensor(rows, {R, C}, 0.5, 2);
+            back.mean = cases.tensor(DType::f32, {R}, 0.5, 0.01);
+            back.rstd = cases.tensor(DType::f32, {R}, 0.5, 0.01);
+            back.weight = cases.tensor(weights, {C}, 1, 0.3);
+            back.accumulate = accumulate;
+            if (residual) static_cast<Tensor&>(back.dsum) = cases.tensor(rows, {R, C});
+            double scale = 4 * std::sqrt(double(R + 1));
+            cases.run(back, what + (accumulate ? " accumulate" : ""), double(std::max(R, C)), scale);
+            back.dx = residual && accumulate ? Tensor(back.dsum) : back.dy;
+            cases.run(back, what + " in place", double(std::max(R, C)), scale);
+          }
+        }
+}
+
+const Family family(layer_norm);
+
+}  // namespace
+}  // namespace ds::test
