@@ -53,6 +53,7 @@ export interface NativeRuntime {
   reset_peak(device: number): void;
   set_limit(device: number, bytes: number): void;
   live_tensors(): number;
+  sanitized(): boolean;
   threads(): number;
   set_threads(threads: number): void;
   cpu(): { isa: string; supported: string[] };

@@ -288,6 +288,15 @@ Napi::Value set_limit(Info info) {
   return info.Env().Undefined();
 }
 
+// sanitized(): whether tensors come from malloc, each with its own block, so that a sanitizer sees misuse
+Napi::Value sanitized(Info info) {
+#ifdef DS_SANITIZE
+  return Napi::Boolean::New(info.Env(), true);
+#else
+  return Napi::Boolean::New(info.Env(), false);
+#endif
+}
+
 Napi::Value live_tensors(Info info) {
   return Napi::Number::New(info.Env(), double(Environment::of(info.Env()).tensors.live()));
 }
@@ -373,6 +382,7 @@ Napi::Object install(Napi::Env env, Napi::Object exports) {
   DS_EXPORT(reset_peak);
   DS_EXPORT(set_limit);
   DS_EXPORT(live_tensors);
+  DS_EXPORT(sanitized);
   DS_EXPORT(threads);
   DS_EXPORT(set_threads);
   DS_EXPORT(cpu);
