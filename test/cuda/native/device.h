@@ -46,7 +46,7 @@ class Mirror {
     call(library.pinned_allocate, sizeof(DsCudaFault), &fault);
     fault_ = new (fault) DsCudaFault{};
     context_ = {stream_, &scratch, this, fault_};
-    scratch_bytes_ = info.granule * 8;
+    scratch_bytes_ = info.granule * 64;
     call(library.reserve, 0, scratch_bytes_, &scratch_);
     call(library.commit, 0, scratch_, scratch_bytes_);
   }
