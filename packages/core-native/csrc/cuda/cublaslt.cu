@@ -1,7 +1,10 @@
 #include "cublaslt.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
+#include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -29,6 +32,7 @@ enum class Choice { automatic, cublaslt, internal };
 struct Settings {
   Choice choice = Choice::automatic;
   std::vector<std::string> paths;
+  bool operator==(const Settings&) const = default;
 };
 
 std::mutex settings_mutex;
@@ -59,7 +63,8 @@ struct Library {
     void* handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (!handle) {
       const char* reason = dlerror();
-      tried += reason ? reason : name;
+      bool absent = std::strchr(name, '/') && access(name, F_OK) != 0;
+      tried += absent || !reason ? name : reason;
       return false;
     }
     const char* missing = nullptr;
@@ -74,7 +79,8 @@ struct Library {
     }
     Dl_info info{};
     dladdr(reinterpret_cast<void*>(functions.matmul), &info);
-    path = info.dli_fname ? info.dli_fname : name;
+    std::error_code ignored;
+    path = std::filesystem::absolute(info.dli_fname ? info.dli_fname : name, ignored).lexically_normal();
     version = functions.get_version();
     return found = true;
   }
@@ -216,13 +222,15 @@ void cublaslt_run(CublasLtPlan& plan, const CublasLtProduct& p, void* workspace,
 
 void configure_gemm(const DsCudaGemm& from) {
   std::lock_guard lock(settings_mutex);
-  if (opened)
-    throw Error("CONFIG", "configure products", "a call before the first product", "a later one",
-                "settings hold for the life of the process");
+  Settings wanted;
   if (from.choice < 0 || from.choice > int(Choice::internal))
     throw Error("CONFIG", "configure products", "a choice from 0 to 2", std::to_string(from.choice));
-  settings.choice = Choice(from.choice);
-  settings.paths.assign(from.paths, from.paths + from.path_count);
+  wanted.choice = Choice(from.choice);
+  wanted.paths.assign(from.paths, from.paths + from.path_count);
+  if (opened && wanted != settings)
+    throw Error("CONFIG", "configure products", "a call before the first product", "a later one",
+                "settings hold for the life of the process");
+  settings = wanted;
 }
 
 std::string describe_gemm() {

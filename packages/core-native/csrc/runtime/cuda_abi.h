@@ -115,8 +115,8 @@ struct DsCudaLibrary {
 
   const DsCudaKernel* (*find_kernel)(const char* name);  // null where this library has none for the op
 
-  // Before the first product; without it, our own kernels for all. cuBLASLt is opened when it is first needed, which
-  // takes up to two seconds.
+  // Before the first product, later only the same again; without it, our own kernels for all. cuBLASLt is opened when
+  // it is first needed, which takes up to two seconds.
   int (*set_gemm)(const DsCudaGemm* settings, DsCudaError* error);
   // What makes large products: name, version and path, or what was tried in vain. Opens cuBLASLt if it must.
   int (*gemm_library)(char* text, size_t bytes, DsCudaError* error);
