@@ -17,7 +17,7 @@ struct PhiloxWords {
   uint32_t word[4];
 };
 
-// The four words of one counter; its upper 64 bits are zero here. constexpr: device code calls it too.
+// The four words of one counter; its upper 64 bits are zero here. constexpr, so that kernels of CUDA may call it.
 constexpr PhiloxWords philox(uint64_t counter, uint64_t key) {
   uint32_t x0 = uint32_t(counter), x1 = uint32_t(counter >> 32), x2 = 0, x3 = 0;
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
