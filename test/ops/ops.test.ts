@@ -1,8 +1,8 @@
 /**
- * Walks every `<op>.cases.ts`: values on `cpu` against the specification with every instruction set, bits against the
- * number of threads, and gradients against finite differences.
+ * Walks every `<op>.cases.ts`: values on `cpu` with every instruction set and on the emulated CUDA device against the
+ * specification, bits against the number of threads, and gradients against finite differences.
  */
-import { cpuFeatures, setThreads, threads } from '@ds/core-native';
+import { cpuFeatures, cudaDevices, type DeviceName, setThreads, threads } from '@ds/core-native';
 import type { OpCase, OpCases } from '../../packages/core-native/csrc/kernels/common/cases';
 import { native } from '../../packages/core-native/src/loader';
 import { expectClose, expectGradient, makeInputs, type Outcome, runCase, type Values } from './compare';
@@ -10,6 +10,7 @@ import { allSpecs } from './specs';
 
 const { isa: best, supported } = cpuFeatures();
 const allThreads = threads();
+const cuda = cudaDevices().devices.length > 0;
 
 afterEach(() => {
   setThreads(allThreads);
@@ -42,6 +43,17 @@ function referenceOf(spec: OpCases, c: OpCase): Promise<Reference> {
   return last.reference;
 }
 
+async function expectSpecification(spec: OpCases, c: OpCase, device: DeviceName): Promise<void> {
+  const { values, exact, low } = await referenceOf(spec, c);
+  const found = await runCase(spec, c, values, device, false);
+  const size = { terms: spec.sumLength?.(c) ?? 1, scale: c.termScale };
+  for (const kind of ['outputs', 'gradients'] as const)
+    for (const name of Object.keys(exact[kind])) {
+      const what = kind === 'outputs' ? name : `d${name}`;
+      expectClose(what, found.dtypes[what]!, found[kind][name]!, low[kind][name]!, exact[kind][name]!, size);
+    }
+}
+
 /** Tells the first element whose bits differ; NaN equals NaN. */
 function firstDifference(a: Outcome, b: Outcome): string | undefined {
   for (const kind of ['outputs', 'gradients'] as const)
@@ -54,20 +66,20 @@ function firstDifference(a: Outcome, b: Outcome): string | undefined {
 
 for (const spec of allSpecs()) {
   describe(spec.op, () => {
+    const kernel = cuda && native.has_cuda_kernel(spec.op);
     for (const c of spec.cases.filter((c) => !c.bench)) {
       for (const isa of supported) {
         it(`equals the specification on cpu with ${isa}: ${c.name}`, async () => {
-          const { values, exact, low } = await referenceOf(spec, c);
           native.set_isa(isa);
-          const cpu = await runCase(spec, c, values, 'cpu', false);
-          const size = { terms: spec.sumLength?.(c) ?? 1, scale: c.termScale };
-          for (const kind of ['outputs', 'gradients'] as const)
-            for (const name of Object.keys(exact[kind])) {
-              const what = kind === 'outputs' ? name : `d${name}`;
-              expectClose(what, cpu.dtypes[what]!, cpu[kind][name]!, low[kind][name]!, exact[kind][name]!, size);
-            }
+          await expectSpecification(spec, c, 'cpu');
         }, 30000);
       }
+
+      (kernel ? it : it.skip)(
+        `equals the specification on cuda${cuda ? '' : ' (not built here)'}: ${c.name}`,
+        () => expectSpecification(spec, c, 'cuda:0'),
+        120000,
+      );
 
       it(`gives the same bits with 1, 2 and 3 threads: ${c.name}`, async () => {
         const { values } = await referenceOf(spec, c);

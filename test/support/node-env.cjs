@@ -1,6 +1,14 @@
 // An addon lives in Node's own realm. jest gives every test file a realm of its own, so without this list
 // `x instanceof Float32Array` and `toThrow(RangeError)` are false for what the addon returns or throws.
+const { existsSync } = require('node:fs');
+const path = require('node:path');
 const { TestEnvironment } = require('jest-environment-node');
+
+// The CUDA device of the tests is the emulated one, built beside the addon. Where it was not built, tests of it are skipped.
+const addon =
+  process.env.DS_NATIVE_PATH ?? path.join(__dirname, '../../packages/core-native/build/Release/ds-core-native.node');
+const emulated = path.join(path.dirname(path.resolve(addon)), 'ds-core-cuda-emulated.so');
+if (process.env.DS_CUDA_LIBRARY === undefined && existsSync(emulated)) process.env.DS_CUDA_LIBRARY = emulated;
 
 const SHARED = [
   'ArrayBuffer',

@@ -8,6 +8,7 @@ type Stream = number;
 type Id = number;
 type OptionalId = number;
 type Group = number;
+type CapturedGraph = number;
 
 export interface NativeAccount {
   live: number;
@@ -15,9 +16,18 @@ export interface NativeAccount {
   owners: Record<string, { live: number; peak: number }>;
 }
 
+export interface NativeCuda {
+  /** The library that was opened, or would be. */
+  path: string;
+  /** Why there is no device; empty where there is one. */
+  problem: string;
+  emulated: boolean;
+  devices: { name: string; capability: string; multiprocessors: number; total: number; free: number }[];
+}
+
 export interface NativeRuntime {
   initialize(errorClass: new (fields: DsErrorFields) => DsError): void;
-  create_stream(deviceKind: number): Stream;
+  create_stream(device: number): Stream;
   allocate(stream: Stream, dtype: number, owner: number, ...dims: number[]): Id;
   view(id: Id, elementOffset: number, ...dims: number[]): Id;
   retain(id: Id): void;
@@ -28,11 +38,20 @@ export interface NativeRuntime {
   join_sync(stream: Stream): void;
   record(stream: Stream): number;
   wait(stream: Stream, other: Stream, ticket: number): void;
+  transfer(stream: Stream, out: Id, x: Id): void;
+  graph_begin(stream: Stream): void;
+  graph_end(stream: Stream): CapturedGraph;
+  graph_launch(stream: Stream, graph: CapturedGraph): void;
+  graph_destroy(stream: Stream, graph: CapturedGraph): void;
+  cuda(): NativeCuda;
+  has_cuda_kernel(op: string): boolean;
+  set_cuda_library(path: string): void;
+  cuda_emulate(devices: number, threads: number, totalMemoryBytes: number, order: number): void;
   trim(stream: Stream): void;
-  owner_id(deviceKind: number, name: string): number;
-  account(deviceKind: number): NativeAccount;
-  reset_peak(deviceKind: number): void;
-  set_limit(deviceKind: number, bytes: number): void;
+  owner_id(device: number, name: string): number;
+  account(device: number): NativeAccount;
+  reset_peak(device: number): void;
+  set_limit(device: number, bytes: number): void;
   live_tensors(): number;
   threads(): number;
   set_threads(threads: number): void;

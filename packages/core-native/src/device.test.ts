@@ -70,8 +70,8 @@ describe('streams', () => {
       const id = native.allocate(stream, 0, native.owner_id(0, 'w'), 3);
       native.fill(stream, id, 7);
       native.read(stream, id).then((b) => parentPort.postMessage([...new Float32Array(b), native.live_tensors()]));`;
-    const path = require.resolve('node-gyp-build');
-    const binary = (require(path) as { path(dir: string): string }).path(`${__dirname}/..`);
+    const finder = require('node-gyp-build') as { path(dir: string): string };
+    const binary = process.env.DS_NATIVE_PATH ?? finder.path(`${__dirname}/..`);
     const answers = await Promise.all(
       Array.from({ length: 4 }, () => {
         const worker = new Worker(source, { eval: true, workerData: binary });
@@ -83,8 +83,8 @@ describe('streams', () => {
 });
 
 describe('devices', () => {
-  it('are refused by name when this build has none of them', () => {
-    expect(() => device('cuda:0' as 'cpu')).toThrow(/expected one of cpu, ref, null, got cuda:0.*ds doctor/);
+  it('are refused by name when there are none of them', () => {
+    expect(() => device('cuda:99')).toThrow(/expected one of cpu, ref, null.*got cuda:99/);
   });
 
   it('do not mix in one op', () => {

@@ -1,16 +1,34 @@
 /** Devices, their streams and events, and the account of their memory. */
-import type { NativeAccount } from './binding';
+import type { NativeAccount, NativeCuda } from './binding';
 import { DsError } from './errors';
 import { native } from './loader';
 
 /**
- * `cpu`: vector kernels on the thread pool. `ref`: plain loops with double accumulators, the specification of every op.
- * `null`: shapes and bytes only, for plans of models of any size.
+ * `cpu`: vector kernels on the thread pool. `cuda:n`: the n-th NVIDIA GPU. `ref`: plain loops with double accumulators,
+ * the specification of every op. `null`: shapes and bytes only, for plans of models of any size.
  */
-export type DeviceName = 'cpu' | 'ref' | 'null';
+export type DeviceName = 'cpu' | 'ref' | 'null' | `cuda:${number}`;
 
-/** The values cross the native boundary: keep in step with csrc/runtime/stream.h. */
-const deviceKind: Record<DeviceName, number> = { cpu: 0, ref: 1, null: 2 };
+/** The values cross the native boundary: keep in step with csrc/runtime/stream.h. cuda:n is `firstCuda` + n. */
+const hostDevices = ['cpu', 'ref', 'null'] as const;
+const firstCuda = hostDevices.length;
+
+/** The number of a device. @throws DEVICE for a name that is none, or a GPU that is not there */
+function numberOf(name: string): number {
+  const host = hostDevices.indexOf(name as (typeof hostDevices)[number]);
+  if (host >= 0) return host;
+  const index = /^cuda:(\d{1,2})$/.exec(name)?.[1];
+  const { devices, problem } = native.cuda();
+  if (index !== undefined && Number(index) < devices.length) return firstCuda + Number(index);
+  const names = [...hostDevices, ...devices.map((_, i) => `cuda:${i}`)];
+  throw new DsError({
+    code: 'DEVICE',
+    op: 'device',
+    expected: `one of ${names.join(', ')}`,
+    actual: name,
+    hint: problem ? `No GPU can be used: ${problem}. \`ds doctor\` says more` : undefined,
+  });
+}
 
 /** A point in a stream that another stream, or a person, can wait for. */
 export interface Event {
@@ -26,7 +44,7 @@ export class Stream {
 
   constructor(device: Device) {
     this.device = device;
-    this.id = native.create_stream(device.kind);
+    this.id = native.create_stream(device.number);
   }
 
   /** Marks everything queued so far. */
@@ -39,7 +57,12 @@ export class Stream {
     native.wait(this.id, event.stream.id, event.ticket);
   }
 
-  /** Waits until everything queued so far is done. @throws the first error of the stream since the last join */
+  /**
+   * Waits until everything queued so far is done. On `cuda:n`, what was queued behind an op that found bad data (an id
+   * outside the vocabulary) has run all the same; elsewhere it is skipped.
+   *
+   * @throws the first error of the stream since the last join
+   */
   join(): Promise<void> {
     return native.join(this.id);
   }
@@ -53,7 +76,8 @@ export class Stream {
 /** One place that computes and remembers. Get it with `device(name)`. */
 export class Device {
   readonly name: DeviceName;
-  readonly kind: number;
+  /** The native handle. */
+  readonly number: number;
   /** Where ops go when nobody says otherwise. */
   readonly defaultStream: Stream;
   /** Where ops go now; see `withStream`. */
@@ -62,9 +86,14 @@ export class Device {
 
   constructor(name: DeviceName) {
     this.name = name;
-    this.kind = deviceKind[name];
+    this.number = numberOf(name);
     this.defaultStream = new Stream(this);
     this.stream = this.defaultStream;
+  }
+
+  /** Whether this is a GPU. */
+  get isCuda(): boolean {
+    return this.number >= firstCuda;
   }
 
   createStream(): Stream {
@@ -84,24 +113,24 @@ export class Device {
 
   /** Bytes of tensors now and at most, in all and by owner (see `withOwner`). */
   account(): NativeAccount {
-    return native.account(this.kind);
+    return native.account(this.number);
   }
 
   /** Starts the counting of peaks again, from what is live. */
   resetPeak(): void {
-    native.reset_peak(this.kind);
+    native.reset_peak(this.number);
   }
 
   /** Makes allocations beyond `bytes` fail with OOM; Infinity takes the limit away. */
   setLimit(bytes: number): void {
-    native.set_limit(this.kind, Math.min(bytes, Number.MAX_SAFE_INTEGER));
+    native.set_limit(this.number, Math.min(bytes, Number.MAX_SAFE_INTEGER));
   }
 
   /** @internal */
   ownerId(name: string): number {
     let id = this.#owners.get(name);
     if (id === undefined) {
-      id = native.owner_id(this.kind, name);
+      id = native.owner_id(this.number, name);
       this.#owners.set(name, id);
     }
     return id;
@@ -110,23 +139,20 @@ export class Device {
 
 const devices = new Map<string, Device>();
 
-/** Gives the device of that name. @throws DEVICE for a name that this build does not know */
+/** Gives the device of that name. @throws DEVICE for a name that is none, or a GPU that is not there */
 export function device(name: DeviceName | Device): Device {
   if (name instanceof Device) return name;
   let found = devices.get(name);
   if (!found) {
-    if (!(name in deviceKind))
-      throw new DsError({
-        code: 'DEVICE',
-        op: 'device',
-        expected: `one of ${Object.keys(deviceKind).join(', ')}`,
-        actual: String(name),
-        hint: 'This build has no CUDA device; `ds doctor` says why',
-      });
     found = new Device(name);
     devices.set(name, found);
   }
   return found;
+}
+
+/** What is known of this machine's GPUs, and of the library that would run on them. */
+export function cudaDevices(): NativeCuda {
+  return native.cuda();
 }
 
 let owner = 'other';

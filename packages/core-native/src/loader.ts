@@ -42,6 +42,7 @@ function synchronous(native: Native): Native {
 
 const loaded = loadNative();
 if (process.env.DS_CPU_ISA) loaded.set_isa(process.env.DS_CPU_ISA);
+if (process.env.DS_CUDA_LIBRARY) loaded.set_cuda_library(path.resolve(process.env.DS_CUDA_LIBRARY));
 if (process.env.DS_GEMM) loaded.set_gemm(process.env.DS_GEMM);
 if (process.env.DS_NUM_THREADS) loaded.set_threads(Number(process.env.DS_NUM_THREADS));
 

@@ -17,6 +17,21 @@ using Info = const Napi::CallbackInfo&;
 
 uint32_t u32(Info info, int i) { return info[i].As<Napi::Number>().Uint32Value(); }
 
+Stream& cuda_stream(Info info) {
+  Stream& stream = Environment::of(info.Env()).stream(u32(info, 0));
+  if (!stream.cuda())
+    throw Error("DEVICE", "graph", "a stream of a CUDA device", "one of another device",
+                "other devices have nothing to record: queue the ops again");
+  return stream;
+}
+
+std::shared_ptr<CudaGraph> graph_argument(Info info) {
+  auto& graphs = Environment::of(info.Env()).graphs;
+  uint32_t id = u32(info, 1);
+  if (id < graphs.size() && graphs[id]) return graphs[id];
+  throw Error("DISPOSED", "graph", "a live graph", "one that was disposed", "");
+}
+
 Tensor shape_argument(Info info, size_t from) {
   Tensor t;
   if (info.Length() - from > kMaxRank)
@@ -32,7 +47,9 @@ Napi::Value initialize(Info info) {
 
 Napi::Value create_stream(Info info) {
   auto& env = Environment::of(info.Env());
-  env.streams.push_back(std::make_shared<Stream>(DeviceKind(u32(info, 0))));
+  int device = int(u32(info, 0));
+  if (kind_of(device) == DeviceKind::cuda) CudaLibrary::for_device(cuda_number(device));
+  env.streams.push_back(std::make_shared<Stream>(device, env.accounts.at(size_t(device))));
   return Napi::Number::New(info.Env(), double(env.streams.size() - 1));
 }
 
@@ -79,11 +96,15 @@ Napi::Value write(Info info) {
     throw Error("SHAPE", "write", std::to_string(size) + " bytes for " + shape_text(t),
                 std::to_string(bytes.ByteLength()), "");
   Stream& stream = env.stream(u32(info, 0));
-  if (stream.device() == DeviceKind::null || size == 0) return info.Env().Undefined();
+  if (stream.kind() == DeviceKind::null || size == 0) return info.Env().Undefined();
   std::vector<uint8_t> staged(bytes.Data(), bytes.Data() + size);
-  stream.enqueue([t, staged = std::move(staged), keep = held_by_command(env.tensors.storage(u32(info, 1)))] {
-    std::memcpy(t.data, staged.data(), staged.size());
-  });
+  stream.enqueue(
+      [t, staged = std::move(staged), cuda = stream.cuda(), keep = held_by_command(env.tensors.storage(u32(info, 1)))] {
+        if (cuda)
+          cuda->upload(t.data, staged.data(), staged.size());
+        else
+          std::memcpy(t.data, staged.data(), staged.size());
+      });
   return info.Env().Undefined();
 }
 
@@ -93,14 +114,17 @@ Napi::Value read(Info info) {
   uint32_t stream_id = u32(info, 0);
   Tensor t = env.tensors.view(u32(info, 1));
   Stream& stream = env.stream(stream_id);
-  if (stream.device() == DeviceKind::null)
+  if (stream.kind() == DeviceKind::null)
     throw Error("DEVICE", "read", "a device that computes", "the null device, which knows shapes and bytes only", "");
   size_t size = size_t(t.numel()) * dtype_bytes(t.dtype);
   auto buffer = Napi::ArrayBuffer::New(info.Env(), size);
   void* target = buffer.Data();
   if (size)
-    stream.enqueue([t, target, size, keep = held_by_command(env.tensors.storage(u32(info, 1)))] {
-      std::memcpy(target, t.data, size);
+    stream.enqueue([t, target, size, cuda = stream.cuda(), keep = held_by_command(env.tensors.storage(u32(info, 1)))] {
+      if (cuda)
+        cuda->download(target, t.data, size);
+      else
+        std::memcpy(target, t.data, size);
     });
   return env.join(info.Env(), stream_id, buffer);
 }
@@ -115,7 +139,7 @@ Napi::Value join_sync(Info info) {
 }
 
 Napi::Value record(Info info) {
-  return Napi::Number::New(info.Env(), double(Environment::of(info.Env()).stream(u32(info, 0)).last_ticket()));
+  return Napi::Number::New(info.Env(), double(Environment::of(info.Env()).stream(u32(info, 0)).record()));
 }
 
 // wait(stream, otherStream, ticket)
@@ -125,9 +149,113 @@ Napi::Value wait(Info info) {
   return info.Env().Undefined();
 }
 
+// transfer(stream, out, x): copies between devices in the order of `stream`, a CUDA device's where there is one. The
+// other tensor's stream must wait for it, and it for that one.
+Napi::Value transfer(Info info) {
+  auto& env = Environment::of(info.Env());
+  Stream& stream = env.stream(u32(info, 0));
+  Tensor out = env.tensors.view(u32(info, 1)), x = env.tensors.view(u32(info, 2));
+  auto &to = env.tensors.storage(u32(info, 1)), &from = env.tensors.storage(u32(info, 2));
+  bool from_cuda = from->stream->cuda(), to_cuda = to->stream->cuda();
+  if (out.numel() != x.numel() || out.dtype != x.dtype || bool(stream.cuda()) != (from_cuda || to_cuda))
+    throw Error("INTERNAL", "transfer", "equal tensors, and the stream of one of them",
+                shape_text(out) + " and " + shape_text(x), "please report it");
+  size_t size = size_t(x.numel()) * dtype_bytes(x.dtype);
+  if (size)
+    stream.enqueue(
+        [=, cuda = stream.cuda(), out = out.data, x = x.data, a = held_by_command(to), b = held_by_command(from)] {
+          if (from_cuda && to_cuda)
+            cuda->copy(out, x, size);
+          else if (to_cuda)
+            cuda->upload(out, x, size);
+          else if (from_cuda)
+            cuda->download(out, x, size);
+          else
+            std::memcpy(out, x, size);
+        });
+  return info.Env().Undefined();
+}
+
+Napi::Value graph_begin(Info info) {
+  Stream& stream = cuda_stream(info);
+  stream.enqueue([cuda = stream.cuda()] { cuda->begin_graph(); });
+  return info.Env().Undefined();
+}
+
+// graph_end(stream) -> id
+Napi::Value graph_end(Info info) {
+  auto& env = Environment::of(info.Env());
+  Stream& stream = cuda_stream(info);
+  auto graph = std::make_shared<CudaGraph>();
+  stream.enqueue([cuda = stream.cuda(), graph] { graph->end(*cuda); });
+  env.graphs.push_back(std::move(graph));
+  return Napi::Number::New(info.Env(), double(env.graphs.size() - 1));
+}
+
+// graph_launch(stream, id)
+Napi::Value graph_launch(Info info) {
+  Stream& stream = cuda_stream(info);
+  stream.enqueue([cuda = stream.cuda(), graph = graph_argument(info)] { graph->launch(*cuda); });
+  return info.Env().Undefined();
+}
+
+// graph_destroy(stream, id): once the launches queued before it are done
+Napi::Value graph_destroy(Info info) {
+  Stream& stream = cuda_stream(info);
+  auto graph = graph_argument(info);
+  Environment::of(info.Env()).graphs[u32(info, 1)].reset();
+  stream.enqueue([cuda = stream.cuda(), graph] {
+    cuda->drain();
+    graph->destroy();
+  });
+  return info.Env().Undefined();
+}
+
+// cuda() -> { path, problem, devices: [{ name, capability, multiprocessors, total, free }] }
+Napi::Value cuda(Info info) {
+  const CudaLibrary& library = CudaLibrary::get();
+  auto result = Napi::Object::New(info.Env());
+  auto devices = Napi::Array::New(info.Env());
+  for (int n = 0; n < library.devices; ++n) {
+    DsCudaDevice properties;
+    size_t free = 0;
+    cuda_call(library.table->device, n, &properties);
+    cuda_call(library.table->free_memory, n, &free);
+    auto row = Napi::Object::New(info.Env());
+    row["name"] = properties.name, row["multiprocessors"] = properties.multiprocessors;
+    row["capability"] = std::to_string(properties.major) + "." + std::to_string(properties.minor);
+    row["total"] = double(properties.total_memory), row["free"] = double(free);
+    devices[devices.Length()] = row;
+  }
+  result["path"] = library.path, result["problem"] = library.problem;
+  result["emulated"] = library.table && library.table->emulate, result["devices"] = devices;
+  return result;
+}
+
+// has_cuda_kernel(op)
+Napi::Value has_cuda_kernel(Info info) {
+  const CudaLibrary& library = CudaLibrary::get();
+  std::string op = info[0].As<Napi::String>().Utf8Value();
+  return Napi::Boolean::New(info.Env(), library.table && library.table->find_kernel(op.c_str()));
+}
+
+// set_cuda_library(path): what `cuda` and streams open
+Napi::Value set_cuda_library(Info info) {
+  CudaLibrary::choose(info[0].As<Napi::String>().Utf8Value());
+  return info.Env().Undefined();
+}
+
+// cuda_emulate(devices, threads, totalMemory, order): before the first use of a device
+Napi::Value cuda_emulate(Info info) {
+  DsCudaEmulation settings{int32_t(u32(info, 0)), int32_t(u32(info, 1)),
+                           size_t(info[2].As<Napi::Number>().DoubleValue()), uint64_t(u32(info, 3))};
+  CudaLibrary::emulate(settings);
+  return info.Env().Undefined();
+}
+
 Napi::Value trim(Info info) {
   auto& env = Environment::of(info.Env());
-  env.stream(u32(info, 0)).arena().trim();
+  env.stream(u32(info, 0)).trim();
   return info.Env().Undefined();
 }
 
@@ -230,6 +358,15 @@ Napi::Object install(Napi::Env env, Napi::Object exports) {
   DS_EXPORT(join_sync);
   DS_EXPORT(record);
   DS_EXPORT(wait);
+  DS_EXPORT(transfer);
+  DS_EXPORT(graph_begin);
+  DS_EXPORT(graph_end);
+  DS_EXPORT(graph_launch);
+  DS_EXPORT(graph_destroy);
+  DS_EXPORT(cuda);
+  DS_EXPORT(has_cuda_kernel);
+  DS_EXPORT(set_cuda_library);
+  DS_EXPORT(cuda_emulate);
   DS_EXPORT(trim);
   DS_EXPORT(owner_id);
   DS_EXPORT(account);

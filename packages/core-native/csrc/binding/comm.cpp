@@ -133,7 +133,7 @@ Napi::Value comm_run(Info info) {
   op.scale = number(info, 6);
   op.accumulate = info[7].As<Napi::Boolean>().Value();
   op.tag = text(info, 8);
-  if (stream.device() == DeviceKind::null)
+  if (stream.kind() == DeviceKind::null)
     communicator->count(op);
   else if (keep.empty())
     stream.enqueue(communicator->prepare(std::move(op)));

@@ -89,6 +89,18 @@ std::shared_ptr<Stream> Environment::stream_pointer(uint32_t id) const {
 
 Stream& Environment::stream(uint32_t id) const { return *stream_pointer(id); }
 
+void* Environment::allocate_block(Stream& stream, size_t bytes) {
+  try {
+    return stream.arena().allocate(bytes);
+  } catch (const Error& error) {
+    if (error.code != "OOM" || stream.kind() != DeviceKind::cuda) throw;
+  }
+  // The device is full, but the arenas of its streams may hold memory that nobody uses.
+  for (auto& other : streams)
+    if (other && other->device() == stream.device()) other->trim();
+  return stream.arena().allocate(bytes);
+}
+
 TensorId Environment::allocate(uint32_t stream_id, Tensor view, uint16_t owner) {
   auto s = stream_pointer(stream_id);
   auto storage = std::make_shared<Storage>();
@@ -96,11 +108,17 @@ TensorId Environment::allocate(uint32_t stream_id, Tensor view, uint16_t owner) 
   Account& account = accounts[size_t(s->device())];
   account.add(bytes, owner);
   storage->account = &account, storage->bytes = bytes, storage->owner = owner, storage->stream = s;
-  if (bytes && s->device() != DeviceKind::null) {
+  if (bytes && s->kind() != DeviceKind::null) {
 #ifdef DS_SANITIZE
     storage->data = std::aligned_alloc(kBlockBytes, bytes);
 #else
-    storage->data = s->arena().allocate(bytes);
+    try {
+      storage->data = allocate_block(*s, bytes);
+    } catch (const Error& error) {
+      storage.reset();  // or it would count among the owners
+      if (error.code != "OOM" || s->kind() != DeviceKind::cuda) throw;
+      throw account.out_of_memory(bytes);
+    }
 #endif
   }
   view.data = storage->data;

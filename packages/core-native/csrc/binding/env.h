@@ -13,8 +13,6 @@
 
 namespace ds {
 
-constexpr int kDevices = 3;  // cpu, ref, null: each with its own account
-
 // A block of memory with its place in an account. Released on the environment's thread.
 struct Storage {
   std::shared_ptr<Stream> stream;
@@ -62,13 +60,15 @@ struct Environment {
   std::shared_ptr<Stream> stream_pointer(uint32_t id) const;
   // Allocates `view` (dims, rank and dtype set) on a stream; fills in data and present.
   TensorId allocate(uint32_t stream_id, Tensor view, uint16_t owner);
+  void* allocate_block(Stream& stream, size_t bytes);
   // Resolves with `value` (or rejects with the stream's error) once everything queued on the stream so far is done.
   Napi::Value join(Napi::Env env, uint32_t stream_id, Napi::Value value);
 
-  std::array<Account, kDevices> accounts;
+  std::array<Account, kDevices> accounts;  // one a device
   TensorTable tensors;
   std::vector<std::shared_ptr<Stream>> streams;
   std::vector<std::shared_ptr<Group>> groups;
+  std::vector<std::shared_ptr<CudaGraph>> graphs;
   Napi::FunctionReference error_class;
   Napi::ThreadSafeFunction settle;  // runs promise settlements on the environment's thread
   int pending_joins = 0;

@@ -104,7 +104,7 @@ Napi::Value call(const Napi::CallbackInfo& info) {
     ArgumentReader reader(info, env, Op::name);
     op.visit(reader);
     op.check();
-    switch (reader.stream().device()) {
+    switch (reader.stream().kind()) {
       case DeviceKind::cpu:
         reader.stream().enqueue([op, keep = std::move(reader.storages)] { op.cpu(); });
         break;
@@ -114,7 +114,9 @@ Napi::Value call(const Napi::CallbackInfo& info) {
       case DeviceKind::null:
         break;  // shapes and bytes only
       case DeviceKind::cuda:
-        throw Error("DEVICE", Op::name, "a device of this build", "cuda", "this build has no CUDA kernels");
+        reader.stream().enqueue([op, kernel = &cuda_kernel<Op>(), cuda = reader.stream().cuda(),
+                                 keep = std::move(reader.storages)] { cuda->launch(*kernel, &op); });
+        break;
     }
     return info.Env().Undefined();
   });

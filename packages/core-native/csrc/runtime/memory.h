@@ -7,9 +7,13 @@
 #pragma once
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include "error.h"
 
 namespace ds {
 
@@ -31,31 +35,60 @@ class Account {
   void remove(size_t bytes, uint16_t owner);
   uint16_t owner_id(const std::string& name);
   void set_limit(size_t bytes);
+  // What to say when the device itself has no more: like the refusal of `add`.
+  Error out_of_memory(size_t bytes) const;
   void reset_peak();
   size_t live() const;
   size_t peak() const;
   std::vector<OwnerBytes> owners() const;
 
  private:
+  Error refusal(size_t bytes, const std::string& expected) const;
+
   mutable std::mutex mutex_;
   std::vector<OwnerBytes> owners_;
   size_t live_ = 0, peak_ = 0, limit_ = SIZE_MAX;
 };
 
-// One linear reservation of address space; blocks are taken first-fit from the low end, so the resident part stays
-// as small as the peak. Pages are touched by use only, and `trim` gives free ones back to the system.
+// A reservation of address space of a device.
+class AddressSpace {
+ public:
+  virtual ~AddressSpace() = default;
+  char* base() const { return base_; }
+  size_t bytes() const { return bytes_; }
+  // Makes a range usable; throws OOM. Gives back what lies wholly inside a range and nobody uses.
+  virtual void touch(size_t offset, size_t bytes) = 0;
+  virtual void give_back(size_t offset, size_t bytes) = 0;
+
+ protected:
+  char* base_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// The host's: pages come by use.
+class HostSpace : public AddressSpace {
+ public:
+  HostSpace();
+  ~HostSpace() override;
+  void touch(size_t, size_t) override {}
+  void give_back(size_t offset, size_t bytes) override;
+};
+
+// One linear reservation; blocks are taken first-fit from the low end, so the resident part stays as small as the
+// peak. `trim` gives what is free back.
 class Region {
  public:
-  Region();
-  ~Region();
+  explicit Region(std::unique_ptr<AddressSpace> space) : space_(std::move(space)) {}
   Region(const Region&) = delete;
   void* allocate(size_t bytes);  // bytes: a multiple of kBlockBytes, > 0
   void free(void* data, size_t bytes);
   void trim();
 
  private:
-  char* base_ = nullptr;
-  size_t reserved_ = 0, high_water_ = 0;
+  size_t take(size_t bytes);
+
+  std::unique_ptr<AddressSpace> space_;
+  size_t high_water_ = 0;
   std::map<size_t, size_t> free_;  // offset -> bytes, coalesced, below high_water_
 };
 
@@ -63,6 +96,9 @@ class Region {
 // place of a gathered embedding that was released, and the next one would find room at the end only.
 class Arena {
  public:
+  Arena(std::unique_ptr<AddressSpace> small, std::unique_ptr<AddressSpace> large)
+      : small_(std::move(small)), large_(std::move(large)) {}
+  static Arena on_host() { return Arena(std::make_unique<HostSpace>(), std::make_unique<HostSpace>()); }
   void* allocate(size_t bytes) { return region(bytes).allocate(bytes); }
   void free(void* data, size_t bytes) { region(bytes).free(data, bytes); }
   void trim() { small_.trim(), large_.trim(); }

@@ -6,9 +6,20 @@ namespace ds {
 namespace {
 // Enqueueing the next op from JavaScript takes a few microseconds: worth a short spin, not more.
 constexpr int64_t kSpinNs = 20000;
+
+Arena arena_of(int device) {
+  if (kind_of(device) != DeviceKind::cuda) return Arena::on_host();
+  int n = cuda_number(device);
+  return Arena(std::make_unique<CudaSpace>(n), std::make_unique<CudaSpace>(n));
+}
+
 }  // namespace
 
-Stream::Stream(DeviceKind device) : device_(device), thread_([this] { work(); }) {}
+Stream::Stream(int device, Account& account)
+    : device_(device),
+      arena_(arena_of(device)),
+      cuda_(kind() == DeviceKind::cuda ? std::make_unique<CudaStream>(cuda_number(device), account) : nullptr),
+      thread_([this] { work(); }) {}
 
 Stream::~Stream() {
   stop_ = true;
@@ -40,14 +51,31 @@ uint64_t Stream::last_ticket() const {
   return pushed_;
 }
 
+uint64_t Stream::record() {
+  if (!cuda_) return last_ticket();
+  return enqueue([this] { cuda_->mark(done_.load(std::memory_order_relaxed) + 1); });  // under this command's number
+}
+
 void Stream::wait(std::shared_ptr<Stream> other, uint64_t ticket) {
-  if (other.get() == this || other->done_.load(std::memory_order_acquire) >= ticket) {
-    // Already passed, or ordered by the queue itself. A failure is still looked at, below, unless it is our own.
-    if (other.get() == this) return;
-  }
-  enqueue([other = std::move(other), ticket] {
+  if (other.get() == this) return;  // ordered by the queue itself
+  enqueue([this, other = std::move(other), ticket] {
     if (auto error = other->wait_done(ticket)) throw *error;
+    if (!other->cuda_) return;
+    auto mark = other->cuda_->marked(ticket);
+    if (!mark) return;
+    if (cuda_)
+      cuda_->wait(*mark);
+    else
+      mark->synchronize();
   });
+}
+
+void Stream::trim() {
+  if (cuda_) {
+    wait_done(last_ticket());
+    cuda_->drain();
+  }
+  arena_.trim();
 }
 
 std::optional<Error> Stream::wait_done(uint64_t ticket) {
@@ -99,6 +127,10 @@ void Stream::work() {
       {
         std::lock_guard lock(mutex_);
         error.swap(error_);
+      }
+      if (cuda_) {
+        auto later = cuda_->synchronize();
+        if (!error) error = std::move(later);
       }
       command.join(std::move(error));
     } else {

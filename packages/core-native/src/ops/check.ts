@@ -45,7 +45,7 @@ export function expectDType(
 /** Requires a float dtype: f32, bf16 or f16; f64 on `ref` only, which has no fast arithmetic to lose. */
 export function expectFloat(op: string, argument: string, tensor: Tensor): void {
   const floats: DType[] = ['f32', 'bf16', 'f16'];
-  expectDType(op, argument, tensor, tensor.device.name === 'cpu' ? floats : [...floats, 'f64']);
+  expectDType(op, argument, tensor, ['ref', 'null'].includes(tensor.device.name) ? [...floats, 'f64'] : floats);
 }
 
 /** Requires that all tensors are on one device. */

@@ -72,6 +72,31 @@ export class Tensor implements Disposable {
     return new Tensor(native.view(this.id, offset, ...shape), [...shape], this.dtype, this.device);
   }
 
+  /**
+   * Copies to another device, in the order of both devices' streams; the same device gives a view of the same memory.
+   *
+   * @throws DEVICE from `null`, which holds no values
+   */
+  to(target: DeviceName | Device): Tensor {
+    const device = deviceOf(target);
+    if (device === this.device) return this.view(this.shape);
+    if (this.device.name === 'null')
+      throw new DsError({
+        code: 'DEVICE',
+        op: 'to',
+        expected: 'a tensor that holds values',
+        actual: 'one on null, which knows shapes and bytes only',
+      });
+    const out = Tensor.empty(this.shape, { dtype: this.dtype, device });
+    if (device.name === 'null') return out;
+    const [worker, other] =
+      this.device.isCuda && !device.isCuda ? [this.device.stream, device.stream] : [device.stream, this.device.stream];
+    worker.wait(other.record());
+    native.transfer(worker.id, out.id, this.id);
+    other.wait(worker.record());
+    return out;
+  }
+
   retain(): this {
     native.retain(this.id);
     return this;

@@ -5,21 +5,6 @@ import { RandomBlocks } from './random-blocks';
 import { type SparseLayout, sparseLayout } from './sparse-layout';
 import { type ResolvedSparsity, resolveSparsity, type SparsityConfig, sparsityProblems } from './sparsity-config';
 
-/** Draws the random configurations: the minimal standard generator of Park and Miller (1988). */
-class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed + 1;
-  }
-
-  /** A whole number from 0 to n - 1. */
-  integer(n: number): number {
-    this.#state = (this.#state * 48271) % (2 ** 31 - 1);
-    return this.#state % n;
-  }
-}
-
 const modes = {
   Dense: 'dense',
   Fixed: 'fixed',

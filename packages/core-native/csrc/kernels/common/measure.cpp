@@ -16,7 +16,7 @@ double RooflinePass::work() const {
 
 double measure_roofline(Roofline kind, int64_t elements, int repeats) {
   int64_t n = std::max<int64_t>(elements, 1);
-  Arena arena;
+  Arena arena = Arena::on_host();
   size_t bytes = block_bytes(size_t(n) * sizeof(float));
   RooflinePass pass{kind, nullptr, nullptr, nullptr, nullptr, n};
   if (kind != Roofline::fma)
