@@ -22,7 +22,7 @@ const grads = ['f32', 'bf16', 'f16'] as const;
 
 /** Both ops of a step; `cut`: the parameter in two pieces of which the first has so many elements. */
 export const lambCases: OpCases = {
-  op: 'lamb',
+  op: 'lamb_step',
   cases: [
     ...grads.flatMap((grad) =>
       (['none', 'bf16', 'f16', 'f32'] as const).map((copy) => range(1037, grad, copy, { parameters: { decay: 0.1 } })),
