@@ -1,7 +1,8 @@
 // A block layout on the device: where the blocks of a head stand, and the check that its lists can be trusted.
 //
 // The lists' contents are in device memory, so what block_layout.h checks on the host is checked by two small kernels
-// here, ahead of the op's own. These ask `lists_are_bad` before they read anything by a list.
+// here, ahead of the op's own. These ask `lists_are_bad` before they read anything by a list. Of several faults any one
+// is reported.
 #pragma once
 #include "../../cuda/types.cuh"
 #include "block_matmul.h"

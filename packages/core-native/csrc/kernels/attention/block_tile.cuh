@@ -75,7 +75,7 @@ __device__ __forceinline__ void fill_panel(T* panel, bool aligned, F&& source) {
   static_assert(P::kRows * P::kChunks % kThreads == 0);
   int first = int(threadIdx.x);
   if (aligned) {
-#pragma unroll
+#pragma unroll 2
     for (int step = 0; step < kSteps; ++step) {
       int row = (first + step * kThreads) / P::kChunks, chunk = (first + step * kThreads) % P::kChunks;
       Source<T> chunk_source = from(row, chunk);
@@ -96,11 +96,12 @@ __device__ __forceinline__ void fill_panel(T* panel, bool aligned, F&& source) {
 
 template <int kRows>
 constexpr int kTileThreads = kRows == 16 ? 64 : 128;
-// Blocks of threads that must fit a multiprocessor: 128 registers a thread, 255 for the largest tile by FMA.
+// Blocks of threads that must fit a multiprocessor: what leaves each thread the registers that it needs.
 template <class T, int kRows>
-constexpr int kTileBlocks = kRows == 16                     ? 8
-                            : kRows == 64 && sizeof(T) == 4 ? 2
-                                                            : 4;
+constexpr int kTileBlocks = kRows == 16      ? 8
+                            : kRows == 32    ? 4
+                            : sizeof(T) == 4 ? 2
+                                             : 3;
 
 // Tensor cores: a warp has kRows / 2 (at least 16) rows and 32 columns.
 template <class T, int kRows, class PanelA, class PanelB>

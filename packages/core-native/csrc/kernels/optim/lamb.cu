@@ -2,6 +2,7 @@
 // for a 16-bit copy. The norms are summed by blocks of elements and then over the blocks, in f64.
 #include "lamb.h"
 
+#include "../../cuda/reduce.cuh"
 #include "../../cuda/types.cuh"
 #include "copies.cuh"
 #include "lamb_trust.h"
@@ -10,29 +11,7 @@ namespace ds::cuda {
 namespace {
 
 constexpr int kBlockElements = 4096;  // their squares are summed by one block of threads
-
-struct Squares {
-  double weights, directions;
-
-  __device__ Squares operator+(const Squares& other) const {
-    return {weights + other.weights, directions + other.directions};
-  }
-};
-
-// The sum over the block, for thread 0. All threads must call it; the order is fixed.
-__device__ __forceinline__ Squares block_sum(Squares x) {
-  DS_SHARED(Squares[kOptimizerBlock / kWarp], by_warp);
-#pragma unroll
-  for (int flip = kWarp / 2; flip > 0; flip /= 2)
-    x = x + Squares{__shfl_xor_sync(kAllLanes, x.weights, flip), __shfl_xor_sync(kAllLanes, x.directions, flip)};
-  __syncthreads();  // the call before may still read
-  if (threadIdx.x % kWarp == 0) by_warp[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  Squares sum{0, 0};
-  if (threadIdx.x == 0)
-    for (int w = 0; w < kOptimizerBlock / kWarp; ++w) sum = sum + by_warp[w];
-  return sum;
-}
+constexpr int kSums = 2;              // of the squares of weights, and of directions
 
 __device__ __forceinline__ float direction(float p, float m, float v, float eps, float weight_decay) {
   return fmaf(weight_decay, p, m / (sqrtf(v) + eps));
@@ -47,17 +26,17 @@ struct Moments {
   float beta1, rest1, beta2, rest2, eps, weight_decay, grad_scale;
 
   template <int N>
-  __device__ __forceinline__ void advance(int64_t i, Squares& sum) const {
+  __device__ __forceinline__ void advance(int64_t i, double (&sums)[kSums]) const {
     Pack<float, N> first = load<N>(m + i), second = load<N>(v + i), weight = load<N>(p + i);
-    Pack<G, N> g16 = load<N>(grad + i);
+    Pack<G, N> gradient = load<N>(grad + i);
 #pragma unroll
     for (int k = 0; k < N; ++k) {
-      float g = to_f32(g16.at[k]) * grad_scale;
+      float g = to_f32(gradient.at[k]) * grad_scale;
       first.at[k] = fmaf(beta1, first.at[k], rest1 * g);
       second.at[k] = fmaf(beta2, second.at[k], (rest2 * g) * g);
       double w = weight.at[k], u = direction(weight.at[k], first.at[k], second.at[k], eps, weight_decay);
-      sum.weights += w * w;
-      sum.directions += u * u;
+      sums[0] += w * w;
+      sums[1] += u * u;
     }
     store(m + i, first);
     store(v + i, second);
@@ -65,31 +44,33 @@ struct Moments {
 };
 
 template <int N, class G>
-__global__ void __launch_bounds__(kOptimizerBlock) advance_moments(Moments<G> a, Squares* partial) {
+__global__ void __launch_bounds__(kOptimizerBlock) advance_moments(Moments<G> a, double* partial) {
   int64_t blocks = (a.n + kBlockElements - 1) / kBlockElements;
   for (int64_t b = blockIdx.x; b < blocks; b += gridDim.x) {
-    Squares sum{0, 0};
+    double sums[kSums] = {};
 #pragma unroll
     for (int j = 0; j < kBlockElements / (kOptimizerBlock * N); ++j) {
       int64_t i = b * kBlockElements + (int64_t(j) * kOptimizerBlock + threadIdx.x) * N;
       if (i + N <= a.n)
-        a.template advance<N>(i, sum);
+        a.template advance<N>(i, sums);
       else
-        for (; i < a.n; ++i) a.template advance<1>(i, sum);
+        for (; i < a.n; ++i) a.template advance<1>(i, sums);
     }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) partial[b] = sum;
+    block_reduce<Sum>(sums, int(threadIdx.x), kOptimizerBlock);
+    if (threadIdx.x == 0) store(partial + b * kSums, Pack<double, kSums>{{sums[0], sums[1]}});
   }
 }
 
 __global__ void __launch_bounds__(kOptimizerBlock)
-    sum_blocks(const Squares* partial, int64_t blocks, double* squares, bool accumulate) {
-  Squares sum{0, 0};
-  for (int64_t b = threadIdx.x; b < blocks; b += kOptimizerBlock) sum = sum + partial[b];
-  sum = block_sum(sum);
+    sum_blocks(const double* partial, int64_t blocks, double* squares, bool accumulate) {
+  double sums[kSums] = {};
+  for (int64_t b = threadIdx.x; b < blocks; b += kOptimizerBlock)
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) sums[i] += partial[b * kSums + i];
+  block_reduce<Sum>(sums, int(threadIdx.x), kOptimizerBlock);
   if (threadIdx.x != 0) return;
-  squares[0] = accumulate ? squares[0] + sum.weights : sum.weights;
-  squares[1] = accumulate ? squares[1] + sum.directions : sum.directions;
+#pragma unroll
+  for (int i = 0; i < kSums; ++i) squares[i] = accumulate ? squares[i] + sums[i] : sums[i];
 }
 
 template <class C>
@@ -121,7 +102,7 @@ __global__ void __launch_bounds__(kOptimizerBlock) make_step(Step<C> a) {
 
 void lamb_moments(const LambMoments& op, CudaContext& context) {
   int64_t n = op.p.numel(), blocks = (n + kBlockElements - 1) / kBlockElements;
-  Squares* partial = context.scratch<Squares>(blocks);
+  double* partial = context.scratch<double>(blocks * kSums);
   bool aligned = aligned_16(op.m.data, op.v.data, op.p.data, op.grad.data);
   if (n)
     dispatch_float(op.grad.dtype, [&]<class G>() {
