@@ -1,6 +1,6 @@
 /** Losses, gradients and AdamW steps against golden numbers. */
 import { adamwStep, type DeviceName, liveTensors, scope, Tensor } from '@ds/core-native';
-import { computingDevices } from '../../../../../test/support/devices';
+import { computingDevices, describeOnCuda } from '../../../../../test/support/devices';
 import {
   type Golden,
   type GoldenModel,
@@ -196,5 +196,22 @@ describe.each(cases)('training on %s with the weights of %s', (device: DeviceNam
       expect(Math.abs(norms.get(parameter)! - value)).toBeLessThan(tolerance);
     }
     if (mode === 'adamw_decay_all' && name === 'bloom-tiny') await expectTrainedWeights(bloom, golden.params);
+  });
+});
+
+describeOnCuda('training on the GPU', () => {
+  it.each(goldenModels)('gives the losses of the CPU for 20 steps of %s', async (name) => {
+    const golden = readGolden(name);
+    const longer = { ...golden, train: { ...golden.train, steps: 20 } };
+    const losses: number[][] = [];
+    for (const device of ['cpu', 'cuda:0'] as const) {
+      using bloom = holdBloom(name, { device, gradients: true });
+      losses.push((await train(bloom, longer, true)).losses);
+    }
+    const [cpu, cuda] = losses as [number[], number[]];
+    expect(cpu.at(-1)).toBeLessThan(cpu[0]! - 1);
+    cuda.forEach((loss, i) => {
+      expect(Math.abs(loss - cpu[i]!)).toBeLessThan(1e-5);
+    });
   });
 });
