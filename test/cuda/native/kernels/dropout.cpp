@@ -10,8 +10,8 @@ void dropout(Cases& cases) {
     double p;
     int64_t seed, offset;
   };
-  // The second one carries from the counter's lower word into the upper one.
-  Draw draws[] = {{0, 3, 0}, {0.1, 4, 7}, {0.6, (int64_t(1) << 40) + 5, (int64_t(1) << 32) - 4}};
+  // Offsets of more than 32 bits; the last one carries from the counter's lower word into the upper one.
+  Draw draws[] = {{0, 3, 0}, {0.1, 4, (int64_t(1) << 40) + 7}, {0.6, (int64_t(1) << 40) + 5, (int64_t(1) << 32) - 4}};
   for (int64_t n : kSizes)
     for (int64_t shift : {0, 1})
       for (DType dtype : kFloats)

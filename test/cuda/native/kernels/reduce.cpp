@@ -34,7 +34,10 @@ void argmax(Cases& cases, int64_t R, int64_t V, int64_t shift, DType dtype) {
   std::string what = shape_text(op.x) + " + " + std::to_string(shift);
   cases.run(op, what, 1, 1, true);
   // Whole numbers have equals; a zero of either sign is one of them.
-  for (int64_t i = 0; i < R * V; ++i) put(op.x, i, std::min(0.0, std::round(get(op.x, i))));
+  for (int64_t i = 0; i < R * V; ++i) {
+    double whole = std::round(get(op.x, i));
+    put(op.x, i, whole < 0 ? whole : i % 2 ? 0.0 : -0.0);
+  }
   cases.run(op, what + ", ties", 1, 1, true);
   for (int64_t r = 0; r < R; ++r) {
     put(op.x, r * V + V - 1, NAN);

@@ -10,9 +10,12 @@
 namespace ds::cuda {
 namespace {
 
-constexpr int kBlock = 512;
-constexpr int kPerThread = 32;  // logits of a segment that a thread keeps in registers
-constexpr int kSegment = kBlock * kPerThread;
+constexpr int kBlock = 256;
+// Logits of a segment that a thread keeps in registers: 64 bytes of memory.
+template <class T>
+constexpr int kPerThread = 64 / int(sizeof(T));
+template <class T>
+constexpr int kSegment = kBlock * kPerThread<T>;
 
 // The largest logit of some, and the sum of exp(x - largest) over them.
 struct Normaliser {
@@ -55,7 +58,7 @@ __device__ __forceinline__ float exponential(float x) {
 // A thread's logits of one segment: packs threadIdx.x, threadIdx.x + kBlock, ... of it.
 template <class T, bool kWhole>
 struct Segment {
-  static constexpr int N = kPack<T>, packs = kPerThread / N;
+  static constexpr int N = kPack<T>, packs = kPerThread<T> / N;
   Pack<T, N> pack[packs];
 
   __device__ static int column(int i) { return (i * kBlock + int(threadIdx.x)) * N; }
@@ -107,9 +110,10 @@ struct Segment {
   }
 };
 
+template <class T>
 __device__ __forceinline__ int count_of(int64_t V, int64_t segment) {
-  int64_t left = V - segment * kSegment;
-  return int(left < kSegment ? left : kSegment);
+  int64_t left = V - segment * kSegment<T>;
+  return int(left < kSegment<T> ? left : kSegment<T>);
 }
 
 enum class Target { counts, ignored, bad };
@@ -120,13 +124,14 @@ __device__ __forceinline__ Target kind_of(const Rows<T>& op, int64_t target) {
   return target >= 0 && target < op.V ? Target::counts : Target::bad;
 }
 
+// Neither term is negative: nothing cancels.
 __device__ __forceinline__ float loss_of(const Normaliser& row, float correct) {
-  return float(double(row.largest) - correct + log(double(row.total)));
+  return row.largest - correct + logf(row.total);
 }
 
 // Many rows: a block takes one, over all its segments.
 template <class T, bool kWhole>
-__global__ void __launch_bounds__(kBlock, 2) whole_rows(Rows<T> op, FaultReport report) {
+__global__ void __launch_bounds__(kBlock) whole_rows(Rows<T> op, FaultReport report) {
   for (int64_t r = blockIdx.x; r < op.R; r += gridDim.x) {
     const T* x = op.logits + r * op.V;
     T* d = op.dlogits ? op.dlogits + r * op.V : nullptr;
@@ -139,7 +144,8 @@ __global__ void __launch_bounds__(kBlock, 2) whole_rows(Rows<T> op, FaultReport 
     if (kind == Target::ignored) {
       if (threadIdx.x == 0) op.losses[r] = 0;
       if (d)
-        for (int64_t s = 0; s < op.segments; ++s) Segment<T, kWhole>::write_zeros(d + s * kSegment, count_of(op.V, s));
+        for (int64_t s = 0; s < op.segments; ++s)
+          Segment<T, kWhole>::write_zeros(d + s * kSegment<T>, count_of<T>(op.V, s));
       continue;
     }
     // Before the gradient may take its place: the barriers of the reductions are in between.
@@ -147,22 +153,22 @@ __global__ void __launch_bounds__(kBlock, 2) whole_rows(Rows<T> op, FaultReport 
     Normaliser row = kNothing;
     Segment<T, kWhole> segment;
     for (int64_t s = 0; s < op.segments; ++s) {
-      segment.load(x + s * kSegment, count_of(op.V, s));
-      row.add(segment.normaliser(count_of(op.V, s)));
+      segment.load(x + s * kSegment<T>, count_of<T>(op.V, s));
+      row.add(segment.normaliser(count_of<T>(op.V, s)));
     }
     if (threadIdx.x == 0) op.losses[r] = loss_of(row, correct);
     if (!d) continue;
     // Backwards: the last segment is still in registers, those before it most likely in the cache.
     for (int64_t s = op.segments - 1; s >= 0; --s) {
-      if (s < op.segments - 1) segment.load(x + s * kSegment, count_of(op.V, s));
-      segment.write_gradient(d + s * kSegment, count_of(op.V, s), row, op.scale, target - s * kSegment);
+      if (s < op.segments - 1) segment.load(x + s * kSegment<T>, count_of<T>(op.V, s));
+      segment.write_gradient(d + s * kSegment<T>, count_of<T>(op.V, s), row, op.scale, target - s * kSegment<T>);
     }
   }
 }
 
 // Few long rows, first kernel: item i is segment i % segments of row i / segments.
 template <class T, bool kWhole>
-__global__ void __launch_bounds__(kBlock, 2) normalise_segments(Rows<T> op, Parts parts, FaultReport report) {
+__global__ void __launch_bounds__(kBlock, 3) normalise_segments(Rows<T> op, Parts parts, FaultReport report) {
   for (int64_t item = blockIdx.x; item < op.R * op.segments; item += gridDim.x) {
     int64_t r = item / op.segments, s = item % op.segments, target = op.targets[r];
     Target kind = kind_of(op, target);
@@ -171,18 +177,18 @@ __global__ void __launch_bounds__(kBlock, 2) normalise_segments(Rows<T> op, Part
     const T* x = op.logits + r * op.V;
     if (threadIdx.x == 0 && s == 0) parts.correct[r] = to_f32(x[target]);
     Segment<T, kWhole> segment;
-    segment.load(x + s * kSegment, count_of(op.V, s));
-    Normaliser part = segment.normaliser(count_of(op.V, s));
+    segment.load(x + s * kSegment<T>, count_of<T>(op.V, s));
+    Normaliser part = segment.normaliser(count_of<T>(op.V, s));
     if (threadIdx.x == 0) parts.segments[item] = part;
   }
 }
 
 // Second kernel: losses, and the gradient of a segment a block.
 template <class T, bool kWhole>
-__global__ void __launch_bounds__(kBlock, 2) finish_segments(Rows<T> op, Parts parts) {
+__global__ void __launch_bounds__(kBlock, 3) finish_segments(Rows<T> op, Parts parts) {
   int64_t per_row = op.dlogits ? op.segments : 1;
   for (int64_t item = blockIdx.x; item < op.R * per_row; item += gridDim.x) {
-    int64_t r = item / per_row, s = item % per_row, target = op.targets[r], offset = r * op.V + s * kSegment;
+    int64_t r = item / per_row, s = item % per_row, target = op.targets[r], offset = r * op.V + s * kSegment<T>;
     Target kind = kind_of(op, target);
     if (kind == Target::bad) continue;
     Normaliser row = kNothing;
@@ -192,11 +198,11 @@ __global__ void __launch_bounds__(kBlock, 2) finish_segments(Rows<T> op, Parts p
     if (!op.dlogits) continue;
     Segment<T, kWhole> segment;
     if (kind == Target::ignored) {
-      segment.write_zeros(op.dlogits + offset, count_of(op.V, s));
+      segment.write_zeros(op.dlogits + offset, count_of<T>(op.V, s));
       continue;
     }
-    segment.load(op.logits + offset, count_of(op.V, s));
-    segment.write_gradient(op.dlogits + offset, count_of(op.V, s), row, op.scale, target - s * kSegment);
+    segment.load(op.logits + offset, count_of<T>(op.V, s));
+    segment.write_gradient(op.dlogits + offset, count_of<T>(op.V, s), row, op.scale, target - s * kSegment<T>);
   }
 }
 
@@ -233,7 +239,7 @@ void softmax_cross_entropy(const SoftmaxCrossEntropy& op, CudaContext& context) 
                  op.targets.as<const int32_t>(),
                  R,
                  V,
-                 (V + kSegment - 1) / kSegment,
+                 (V + kSegment<T> - 1) / kSegment<T>,
                  op.ignore_index,
                  float(op.scale)};
     whole ? run<T, true>(rows, context) : run<T, false>(rows, context);
