@@ -18,10 +18,10 @@ std::string text(const Shape& s, DType dtype) {
          (s.dropout > 0 ? ", dropout" : "");
 }
 
-// Steep to flat, as ALiBi's.
+// The first head's is so steep that keys 50 tokens away are negligible.
 Optional slopes_of(Cases& cases, int64_t H) {
   Optional slopes{cases.tensor(DType::f32, {H})};
-  for (int64_t h = 0; h < H; ++h) put(slopes, h, std::exp2(-8.0 * double(h + 1) / double(H)));
+  for (int64_t h = 0; h < H; ++h) put(slopes, h, std::exp2(1 - 3.0 * double(h)));
   return slopes;
 }
 
@@ -42,17 +42,19 @@ void attention(Cases& cases) {
                     {2, 0, 1, 8},
                     {2, 63, 2, 20},
                     {1, 65, 1, 64, 0, false},
-                    {1, 129, 2, 16, 1},
-                    {1, 130, 1, 72, 0, true, false},
-                    {1, 70, 1, 136},
-                    {1, 33, 1, 256, 0, false, false},
-                    {3, 70, 2, 16, 0, true, true, true},
+                    {1, 129, 1, 16, 1},
+                    {1, 66, 1, 72, 0, true, false},
+                    {1, 35, 1, 136, 0, false, true, true},
+                    {1, 18, 1, 256, 0, false, false, false, 0.2},
+                    {3, 70, 1, 16, 0, true, true, true},
                     {3, 40, 1, 24, 0, false, false, true},
-                    {2, 67, 1, 16, 0, true, false, true, 0.3},
-                    {1, 64, 2, 17, 0, false, true, false, 0.2},
-                    {1, 600, 2, 8}};
+                    {1, 67, 1, 16, 0, true, false, true, 0.3},
+                    {1, 33, 2, 17, 0, false, true, false, 0.2},
+                    {1, 260, 1, 8},
+                    {2, 257, 1, 8, 0, true, true, true}};
   for (const Shape& s : shapes)
     for (DType dtype : kFloats) {
+      if (s.T > 200 && dtype == DType::f16) continue;  // the same code as bf16, and the longest
       cases.begin(s.shift);
       Attention op{};
       op.qkv = cases.tensor(dtype, {s.B, s.T, s.H * 3 * s.D});

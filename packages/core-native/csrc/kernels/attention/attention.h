@@ -13,8 +13,9 @@
 // masked rows: a query without a visible key has out 0, lse -inf and gradients 0
 // exact: a query's bits depend on its own visible keys alone: not on threads, batch neighbours or what follows it
 // precision: a probability under 1e-30 of its row's largest counts as 0 and blocks of such keys are not visited
-// limits: B, T >= 0, H, D >= 1; positions below 2^24; a dropout call uses ceil(B * H * T * T / 4) counters
-// source: Dao et al. 2022, "FlashAttention", alg. 1, 4; Press et al. 2022, "Train Short, Test Long" (ALiBi), sec. 3;
+// limits: B, T >= 0, H, D >= 1 (cuda: D <= 256); positions below 2^24; a dropout call uses ceil(B * H * T * T / 4)
+// counters source: Dao et al. 2022, "FlashAttention", alg. 1, 4; Press et al. 2022, "Train Short, Test Long" (ALiBi),
+// sec. 3;
 //   Milakov and Gimelshein 2018, "Online normalizer calculation for softmax"
 //
 // attention_backward: with P the probabilities, M the dropout mask / (1 - p), delta[i] = sum over d of dout * out,

@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kThreads)
     join_parts(const float* parts, RowsOf<T> out, int64_t heads, int queries, int part_count, int past, int D) {
   int64_t row = blockIdx.x, bh = row / queries, i = row % queries, b = bh / heads, h = bh % heads;
   const float* own = parts + row * part_count * (D + 2);
-  // Parts behind the query's own token hold nothing for it, and must not count: their number depends on what follows.
+  // Parts behind the query's own token hold nothing for it.
   int count = int((past + i) / kSpan) + 1;
   float largest = -INFINITY;
   for (int p = 0; p < count; ++p) largest = Max()(own[p * (D + 2) + D], largest);

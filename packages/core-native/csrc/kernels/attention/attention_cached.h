@@ -5,9 +5,11 @@
 // order in k_cache: per head, groups of 16 tokens (the last one S % 16), each transposed to [D, 16], so that the scores
 //   of 16 keys are one vector; see cached_key. v_cache is in row-major order.
 // alias: none; places from past + T on are neither read nor written
-// exact: as attention; and a token's bits are the same in one call or in several, by cache or by attention()
-// limits: past + T <= S; the mask covers the past too: 0 for a place that holds padding
-// source: as attention
+// exact: as attention; and a token's bits are the same in one call or in several, by cache or by attention(). On cuda
+//   calls of up to 16 tokens split their keys and add in another order than longer ones and attention(): there a
+//   token's bits are the same within either way, and the two agree within rounding
+// limits: past + T <= S; cuda: D <= 256 beyond 16 tokens; the mask covers the past too: 0 for a place that holds
+// padding source: as attention
 #pragma once
 #include "attention.h"
 

@@ -25,18 +25,20 @@ __global__ void __launch_bounds__(kThreads)
       return raise_fault(report, int64_t(LayoutRule::ascending));
 }
 
-inline void check_layout(const BlockLayout& l, CudaContext& context) {
+template <class Op>
+void check_layout(const Op& op, CudaContext& context) {
+  const BlockLayout& l = op.layout;
   FaultReport report = context.fault([](const int64_t* numbers) {
     const char* wants[] = {"a known layout for every head", "rising starts", "lists that ascend inside the sequence",
                            "places inside the list"};
-    return Error("SHAPE", "block layout", "a block layout with " + std::string(wants[numbers[0]]), "another one",
+    return Error("SHAPE", Op::name, "a block layout with " + std::string(wants[numbers[0]]), "another one",
                  "make it with BlockLayout, which sorts and counts");
   });
   int64_t heads = l.head_layout.numel(), total = l.columns.numel();
   int64_t count = std::max({heads, total, l.layouts() * (l.side() + 1)});
   for (auto [starts, list] : {std::pair{&l.row_start, &l.columns}, {&l.column_start, &l.rows}})
     DS_LAUNCH(find_layout_fault<256>, unsigned((count + 255) / 256), 256, 0, context, l.head_layout.as<const int32_t>(),
-              int(heads), int(l.layouts()), starts->as<const int32_t>(), list->as<const int32_t>(),
+              int(heads), int(l.layouts()), starts->template as<const int32_t>(), list->template as<const int32_t>(),
               l.places.as<const int32_t>(), int(l.side()), int(total), report);
 }
 

@@ -30,7 +30,9 @@ struct BackwardCut {
   static constexpr int kM = kHalf && kD == 64 && !kListed && !kRare ? 2 : 1, kRows = kWarps * kM * 16;
   // Keys gather two sums, of which each thread holds 4 kM kD / 8 numbers: less is left for the scores.
   static constexpr int kOther = (kD <= 64 ? 64 / kM : (kHalf ? 8192 : 4096) / kD) /
-                                (kOwnKeys && (kD == 128 || (!kHalf && kRare)) && kD <= 128 ? 2 : 1);
+                                (kHalf && kD > 128 && kRare                                  ? 2
+                                 : kOwnKeys && kD <= 128 && (kD == 128 || (!kHalf && kRare)) ? 2
+                                                                                             : 1);
   static constexpr int kTileBytes = (2 * kRows + 4 * kOther) * kD * int(sizeof(T));
   static constexpr int kListBytes = kListed ? ListedTiles<kOther, kThreads>::kSharedBytes : 0;
   static constexpr int kSharedBytes = kTileBytes + 2 * 3 * kOther * 4 + kListBytes;

@@ -32,7 +32,7 @@ template <class T, int kDim, Keys kKeys, bool kRare>
 struct ForwardCut {
   static constexpr int kD = kDim, kWarps = 4, kThreads = kWarps * kWarp;
   static constexpr int kM = sizeof(T) == 2 && kD <= 128 && kKeys == Keys::rows && !kRare ? 2 : 1;
-  static constexpr int kRows = kWarps * kM * 16, kOther = kD > 128 ? 32 : kD == 128 && kM == 2 ? 32 : 64;
+  static constexpr int kRows = kWarps * kM * 16, kOther = kD > 128 ? (kRare ? 16 : 32) : kD == 128 && kM == 2 ? 32 : 64;
   static constexpr int kTileBytes = (kRows + 2 * kOther) * kD * int(sizeof(T));
   static constexpr int kListBytes = kKeys == Keys::listed ? ListedTiles<kOther, kThreads>::kSharedBytes : 0;
   static constexpr int kSharedBytes = kTileBytes + kOther * 4 + kListBytes;
@@ -211,6 +211,9 @@ __global__ void __launch_bounds__(Cut::kThreads, Cut::kBlocks) flash_forward(Fla
       if (op.lse && lane % 4 == 0 && query < op.queries)
         op.lse[bh * op.queries + query] = total == 0 ? -INFINITY : softmax.largest[m][half] * kLn2 + logf(total);
     }
+  // Where no tile came, the queries may still be on their way.
+  copy_async_wait<0>();
+  __syncthreads();
   write_rows<T, kD, kM>(sums, factor, queries, row, op.out.of(b, h), first + row, op.queries, op.D, op.aligned);
 }
 

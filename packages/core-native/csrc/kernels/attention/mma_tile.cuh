@@ -55,22 +55,20 @@ struct RowsOf {
 template <int kRows, int kThreads, class T, int kD, class Token>
 __device__ __forceinline__ void fetch_rows(SharedRows<T, kD> to, HeadRows<const T> from, int end, int D, bool aligned,
                                            Token&& token) {
-  constexpr int kChunks = kD / kPack<T>, kStep = kThreads / kChunks;
-  static_assert(kThreads % kChunks == 0);
-  int c = int(threadIdx.x) % kChunks, d = c * kPack<T>;
+  constexpr int kChunks = kD / kPack<T>;
   // Not unrolled further: addresses would take the registers that the sums need.
   if (aligned) {
 #pragma unroll 2
-    for (int row = int(threadIdx.x) / kChunks; row < kRows; row += kStep) {
-      int at = token(row);
-      bool valid = at < end && d < D;
-      copy_async_16(to.chunk(row, c), valid ? from.row(at) + d : from.data, valid);
+    for (int i = int(threadIdx.x); i < kRows * kChunks; i += kThreads) {
+      int row = i / kChunks, c = i % kChunks, at = token(row);
+      bool valid = at < end && c * kPack<T> < D;
+      copy_async_16(to.chunk(row, c), valid ? from.row(at) + c * kPack<T> : from.data, valid);
     }
     return;
   }
 #pragma unroll 1
-  for (int row = int(threadIdx.x) / kChunks; row < kRows; row += kStep) {
-    int at = token(row);
+  for (int i = int(threadIdx.x); i < kRows * kChunks; i += kThreads) {
+    int row = i / kChunks, c = i % kChunks, d = c * kPack<T>, at = token(row);
     Pack<T> pack{};
 #pragma unroll
     for (int k = 0; k < kPack<T>; ++k)

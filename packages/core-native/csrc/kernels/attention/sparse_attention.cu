@@ -7,7 +7,7 @@
 namespace ds::cuda {
 
 void sparse_attention(const SparseAttention& op, CudaContext& context) {
-  check_layout(op.layout, context);
+  check_layout(op, context);
   dispatch_float(op.qkv.dtype, [&]<class T>() {
     auto pass = forward_pass<T>(op, context);
     pass.lists = by_rows(op.layout);

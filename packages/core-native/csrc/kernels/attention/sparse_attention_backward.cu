@@ -5,7 +5,7 @@
 namespace ds::cuda {
 
 void sparse_attention_backward(const SparseAttentionBackward& op, CudaContext& context) {
-  check_layout(op.layout, context);
+  check_layout(op, context);
   dispatch_float(op.qkv.dtype, [&]<class T>() {
     auto pass = backward_pass<T>(op, context);
     pass.lists = by_rows(op.layout);
