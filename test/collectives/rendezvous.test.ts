@@ -10,11 +10,21 @@ interface Report {
   error?: { code: string; actual: string };
 }
 
-/** Runs the hello program with these variables only, beside PATH. */
+/** What a build with a sanitizer needs, beside PATH. */
+const keptVariables = [
+  'PATH',
+  'LD_PRELOAD',
+  'DS_NATIVE_PATH',
+  'ASAN_OPTIONS',
+  'LSAN_OPTIONS',
+  'UBSAN_OPTIONS',
+  'TSAN_OPTIONS',
+];
+
+/** Runs the hello program with these variables only. */
 function startRank(env: Record<string, string>, options: object = {}): Promise<Report> {
   const args = [rankProgram('hello'), JSON.stringify({ options: { timeoutMs: 20_000, ...options } })];
-  const { DS_NATIVE_PATH, LD_PRELOAD, PATH } = process.env;
-  const inherited = Object.entries({ DS_NATIVE_PATH, LD_PRELOAD, PATH }).filter(([, value]) => value !== undefined);
+  const inherited = Object.entries(process.env).filter(([name]) => keptVariables.includes(name));
   return new Promise((resolve, reject) => {
     execFile(process.execPath, args, { env: { ...Object.fromEntries(inherited), ...env } }, (error, stdout, stderr) =>
       error ? reject(new Error(stderr)) : resolve(JSON.parse(stdout)),

@@ -1,11 +1,14 @@
 /**
- * `npm run build:cuda`: compiles every kernel with nvcc for all architectures, GPU or not, and writes what each needs of
- * registers, shared memory and spills to packages/core-native/build/cuda-report.md.
+ * `npm run build:cuda [-- --archs 90-real]`: compiles every kernel with nvcc, GPU or not, for all architectures unless some
+ * are named, into packages/core-native/build-cuda, and writes what each kernel needs of registers, shared memory and spills
+ * to cuda-report.md there. Needs nothing of Node's, no addon.
  */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { outputOf, shown } from '../programs.mjs';
-import { buildNative } from './build.mjs';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { findProgram, outputOf, root, run, shown } from '../programs.mjs';
+import { generator } from './build.mjs';
 
 /** Gives [{kernel, arch, registers, shared, spills}] of one log of ptxas -v. */
 function readLog(text) {
@@ -54,18 +57,38 @@ function report(rows) {
   const head = `| kernel | ${archs.map((a) => `registers, ${a}`).join(' | ')} | static shared memory, bytes |`;
   return {
     summary,
+    spilling,
     text: `${summary}.\n\n${head}\n|---|${'---:|'.repeat(archs.length + 1)}\n${lines.sort().join('\n')}\n`,
   };
 }
 
+/** Compiles and gives the folder. @throws Error when a compiler says no; it has printed why */
+async function compile(archs) {
+  const folder = path.join(root, 'packages/core-native/build-cuda');
+  const launcher = `${process.execPath};${fileURLToPath(new URL('ptxas-log.mjs', import.meta.url))}`;
+  const nvcc = findProgram('nvcc') ?? path.join(process.env.CUDA_HOME ?? '/usr/local/cuda', 'bin/nvcc');
+  const options = [`-DCMAKE_CUDA_COMPILER=${nvcc}`, `-DDS_CUDA_LAUNCHER=${launcher}`];
+  if (archs) options.push(`-DCMAKE_CUDA_ARCHITECTURES=${archs}`);
+  rmSync(path.join(folder, 'CMakeCache.txt'), { force: true }); // or the last call's architectures would stay
+  const source = path.join(root, 'packages/core-native/csrc/cuda');
+  const configured = await run('cmake', ['-S', source, '-B', folder, '-G', generator(), ...options]);
+  if (configured !== 0) throw new Error('it could not be configured');
+  if ((await run('cmake', ['--build', folder, '--parallel'])) !== 0) throw new Error('nvcc failed');
+  return folder;
+}
+
+const { values } = parseArgs({ options: { archs: { type: 'string' } } });
 try {
-  const folder = path.dirname(path.dirname(await buildNative({ cuda: 'on' })));
-  const objects = path.join(folder, 'csrc/cuda/CMakeFiles/ds_cuda.dir');
+  const folder = await compile(values.archs);
+  const objects = path.join(folder, 'CMakeFiles/ds_cuda.dir');
   const logs = readdirSync(objects, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ptxas'));
-  const { summary, text } = report(logs.flatMap((file) => readLog(readFileSync(path.join(objects, file), 'utf8'))));
+  const { summary, text, spilling } = report(
+    logs.flatMap((file) => readLog(readFileSync(path.join(objects, file), 'utf8'))),
+  );
   const target = path.join(folder, 'cuda-report.md');
   writeFileSync(target, text);
   console.log(`build:cuda: ${summary}; see ${shown(target)}`);
+  if (spilling > 0) process.exitCode = 1;
 } catch (error) {
   console.error(`build:cuda: ${error.message}`);
   process.exitCode = 1;

@@ -42,6 +42,7 @@ function surroundings() {
  * Builds into `packages/core-native/<out>` and gives the path of the addon.
  *
  * @param cuda 'on' builds ds-core-cuda.so without a GPU too, 'off' never, 'auto' where nvcc and a GPU are
+ * @param emulation 'on' builds ds-core-cuda-emulated.so, which tests need, 'off' does not, 'as before' is off at first
  * @param sanitize value for -fsanitize, '' for none; give it an `out` of its own
  * @throws Error when the compiler says no; it has printed why
  */
@@ -50,24 +51,26 @@ export async function buildNative({
   sanitize = '',
   blas = process.env.DS_BLAS || 'auto',
   cuda = process.env.DS_CUDA || 'auto',
+  emulation = process.env.DS_CUDA_EMULATION || 'on',
 } = {}) {
   const folder = path.resolve(packageFolder, out);
+  const stamp = path.join(folder, 'ds-options.json');
+  const configured = existsSync(stamp) ? readFileSync(stamp, 'utf8') : undefined;
+  const before = configured && JSON.parse(configured);
   const options = {
     generator: generator(),
     defines: {
       DS_BLAS: blas,
       DS_SANITIZE: sanitize,
       DS_CUDA: cuda,
-      DS_CUDA_EMULATION: process.env.DS_CUDA_EMULATION || 'on',
+      DS_CUDA_EMULATION: emulation === 'as before' ? (before?.defines.DS_CUDA_EMULATION ?? 'off') : emulation,
       DS_CUDA_LAUNCHER: `${process.execPath};${fileURLToPath(new URL('ptxas-log.mjs', import.meta.url))}`,
     },
   };
-  const stamp = path.join(folder, 'ds-options.json');
   const wanted = JSON.stringify({ ...options, ...surroundings() });
-  const configured = existsSync(stamp) ? readFileSync(stamp, 'utf8') : undefined;
   if (configured !== wanted) {
     // A folder that another generator configured is refused by CMake: start it anew.
-    if (configured && JSON.parse(configured).generator !== options.generator) rmSync(folder, { recursive: true });
+    if (before && before.generator !== options.generator) rmSync(folder, { recursive: true });
     if ((await cmakeJs(folder, options, 'configure')) !== 0)
       throw new Error('the native build could not be configured');
     mkdirSync(folder, { recursive: true });

@@ -1,10 +1,13 @@
-/** `npm run prebuilds`: puts this platform's stripped binary where `npm pack` and node-gyp-build look for it. */
-import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+/**
+ * `npm run prebuilds`: puts this platform's stripped binary where `npm pack` and node-gyp-build look for it. With
+ * DS_CUDA=on, beside it goes the CUDA library, which the addon opens where there is a driver.
+ */
+import { copyFileSync, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { root, shown } from '../programs.mjs';
+import { root, run, shown } from '../programs.mjs';
 
 const packageFolder = path.join(root, 'packages/core-native');
 const prebuildify = promisify(createRequire(path.join(packageFolder, 'package.json'))('prebuildify'));
@@ -24,6 +27,12 @@ await prebuildify({
   nodeGyp: fileURLToPath(new URL('node-gyp-shim.mjs', import.meta.url)),
   quiet: true,
 });
+if (process.env.DS_CUDA === 'on') {
+  const built = path.join(packageFolder, 'build/Release/ds-core-cuda.so'); // of the same build as the addon
+  const shipped = path.join(target, 'ds-core-cuda.so');
+  copyFileSync(built, shipped);
+  if ((await run('strip', ['--strip-unneeded', shipped])) !== 0) throw new Error(`${shipped} could not be stripped`);
+}
 for (const file of readdirSync(target)) {
   const megabytes = (statSync(path.join(target, file)).size / 2 ** 20).toFixed(1);
   console.log(`prebuild: ${shown(path.join(target, file))}, ${megabytes} MB`);

@@ -1,6 +1,6 @@
 /**
  * What CMake runs nvcc through: node ptxas-log.mjs nvcc … -o OBJECT. Passes everything on, but for what ptxas says of
- * registers and spills: that goes into OBJECT.ptxas, for cuda-report.mjs, and not past the warnings that matter.
+ * registers and spills: that goes into OBJECT.ptxas, for build-cuda.mjs, and not past the warnings that matter.
  */
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';

@@ -12,6 +12,8 @@ export type DeviceName = 'cpu' | 'ref' | 'null' | `cuda:${number}`;
 /** The values cross the native boundary: keep in step with csrc/runtime/stream.h. cuda:n is `firstCuda` + n. */
 const hostDevices = ['cpu', 'ref', 'null'] as const;
 const firstCuda = hostDevices.length;
+/** The oldest GPUs that the kernels are compiled for. */
+export const leastCapability = 8;
 
 /** The number of a device. @throws DEVICE for a name that is none, or a GPU that is not there */
 function numberOf(name: string): number {
@@ -19,7 +21,17 @@ function numberOf(name: string): number {
   if (host >= 0) return host;
   const index = /^cuda:(\d{1,2})$/.exec(name)?.[1];
   const { devices, problem } = native.cuda();
-  if (index !== undefined && Number(index) < devices.length) return firstCuda + Number(index);
+  const gpu = index === undefined ? undefined : devices[Number(index)];
+  if (gpu) {
+    if (Number.parseInt(gpu.capability, 10) >= leastCapability) return firstCuda + Number(index);
+    throw new DsError({
+      code: 'DEVICE',
+      op: 'device',
+      expected: `a GPU of compute capability ${leastCapability}.0 or higher for ${name}`,
+      actual: `${gpu.name} with ${gpu.capability}`,
+      hint: 'the kernels need tensor cores with bf16 (A100 and later): use the device cpu',
+    });
+  }
   const names = [...hostDevices, ...devices.map((_, i) => `cuda:${i}`)];
   throw new DsError({
     code: 'DEVICE',

@@ -1,15 +1,15 @@
 /** The engine on the golden models: what it gives, on every device, from every kind of folder, and what it refuses. */
 import { type DeviceName, device as deviceOf, liveTensors, unpackNumbers } from '@ds/core-native';
+import { computingDevices } from '../../../test/support/devices';
 import { type GoldenModel, goldenModels, goldenPath, readGolden } from '../../../test/support/golden';
 import { largestDifference, norm } from '../../../test/support/golden-bloom';
 import { ModelFolderCopy } from '../test-support/model-folders';
 import { InferenceEngine } from './index';
 
-// The plain loops of `ref` are slow where other work shares the machine.
-jest.setTimeout(60_000);
+// The plain loops of `ref` and the emulated GPU are slow where other work shares the machine.
+jest.setTimeout(240_000);
 
-const devices: DeviceName[] = ['cpu', 'ref'];
-const cases = devices.flatMap((device) => goldenModels.map((model) => [device, model] as const));
+const cases = computingDevices.flatMap((device) => goldenModels.map((model) => [device, model] as const));
 
 describe.each(cases)('an engine on %s with %s', (device: DeviceName, name: GoldenModel) => {
   const { prompts } = readGolden(name);

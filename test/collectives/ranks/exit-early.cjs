@@ -2,10 +2,10 @@
 const { main, failureOf } = require('./rank.cjs');
 
 main(async ({ group, core }) => {
-  const t = core.Tensor.from(new Float32Array(1 << 18), [1 << 18]);
+  const t = core.Tensor.from(new Float32Array(1 << 19), [1 << 19]);
   group.allReduce(t, t, { tag: 'together' });
   await core.device('cpu').stream.join();
-  if (group.rank === 1) await new Promise((resolve) => setTimeout(resolve, 500));
+  if (group.rank === 1) await new Promise((resolve) => setTimeout(resolve, 3000));
   group.allReduce(t, t, { tag: 'too late' });
   if (group.rank === 0) setTimeout(() => process.exit(0), 100);
   return failureOf(core.device('cpu').stream);

@@ -26,7 +26,7 @@ function diagnose(output: Output): void {
     probeProduct(native),
     probeMemory(),
     probeSharedMemory(),
-    probeCuda(),
+    probeCuda(native),
   ];
   const healthy = findings.every(({ status }) => status !== 'bad');
   const report = {
@@ -36,7 +36,7 @@ function diagnose(output: Output): void {
     cpu: native?.cpuFeatures() ?? null,
     threads: native?.threads() ?? null,
     memory: readMemory(),
-    cuda: readCuda(),
+    cuda: readCuda(native),
     findings,
   };
   output.result(report, () => formatFindings(findings, output));

@@ -59,7 +59,7 @@ describe('ds generate', () => {
     [['--ids', '5', '--greedy', '--top-p', '0.5'], 2, 'CONFIG', /greedy and topP/],
     [['--ids', '5', '--top-p', '2'], 2, 'CONFIG', /topP/],
     [['--ids', '512'], 2, 'CONFIG', /from 0 to 511/],
-    [['--ids', '5', '--device', 'cuda:0'], 1, 'DEVICE', /cuda:0/],
+    [['--ids', '5', '--device', 'cuda:9'], 1, 'DEVICE', /cuda:9/],
     [['--ids', '5', '--dtype', 'int8'], 2, 'CONFIG', /dtype/],
   ])('with %j fails with JSON and an exit code', async (words, code, name, message) => {
     const { stdout, exitCode } = await ds(['generate', folder, ...words, '--json']);

@@ -1,40 +1,83 @@
-/** CUDA: driver, devices and toolkit, and why this build uses none of them. */
+/** CUDA: driver, GPUs, toolkit and our library, whether it is used, and what is missing otherwise. */
 import { spawnSync } from 'node:child_process';
 
 import fs = require('node:fs');
 import path = require('node:path');
 
+import type * as CoreNative from '@ds/core-native';
+import { formatBytes } from '../terminal/format';
 import type { Finding } from './finding';
 import { readText } from './system';
+
+/** The oldest driver that has what the library asks of it (CUDA 12.0). */
+const leastDriver = 525;
 
 export interface CudaNumbers {
   /** Version of the kernel driver, or null. */
   readonly driver: string | null;
+  /** GPUs that the driver lists, by name. */
   readonly devices: readonly string[];
   /** Version of nvcc, or null. */
   readonly toolkit: string | null;
-  /** Whether this build of the addon has CUDA kernels. */
+  /** Whether `cuda:0` can be used. */
   readonly kernels: boolean;
+  /** The CUDA library that was opened, or would be. */
+  readonly library: string | null;
+  /** Why there is no `cuda:0`; null where there is one. */
+  readonly problem: string | null;
 }
 
-export function readCuda(): CudaNumbers {
+export function readCuda(native: typeof CoreNative | undefined): CudaNumbers {
+  const cuda = native?.cudaDevices();
   return {
     driver: /Kernel Module[^\d]*([\d.]+)/.exec(readText('/proc/driver/nvidia/version'))?.[1] ?? null,
     devices: listDevices(),
     toolkit: toolkitVersion(),
-    kernels: false,
+    kernels: (cuda?.devices.length ?? 0) > 0,
+    library: cuda?.path ?? null,
+    problem: cuda?.problem || null,
   };
 }
 
-export function probeCuda(): Finding {
-  const { driver, devices, toolkit } = readCuda();
+export function probeCuda(native: typeof CoreNative | undefined): Finding {
+  const numbers = readCuda(native);
   const found = [
-    driver ? `driver ${driver}` : 'no NVIDIA driver',
-    devices.length > 0 ? devices.join(', ') : 'no device',
-    toolkit ? `toolkit ${toolkit}` : 'no nvcc',
+    numbers.driver ? `driver ${numbers.driver}` : 'no NVIDIA driver',
+    numbers.devices.length > 0 ? numbers.devices.join(', ') : 'no GPU',
+    numbers.toolkit ? `toolkit ${numbers.toolkit}` : 'no nvcc',
   ].join('; ');
-  const why = 'this build has no CUDA kernels: everything runs on the CPU';
-  return { name: 'cuda', status: 'info', found, chosen: 'cpu', why };
+  const cuda = native?.cudaDevices();
+  if (!cuda || cuda.devices.length === 0)
+    return {
+      name: 'cuda',
+      status: numbers.devices.length > 0 ? 'warn' : 'info',
+      found,
+      chosen: 'cpu',
+      why: whyNot(numbers),
+    };
+  const chosen = cuda.devices.map((gpu, i) => `cuda:${i} (${gpu.name}, ${formatBytes(gpu.total)}, ${gpu.capability})`);
+  const { leastCapability } = native!;
+  const old = cuda.devices.some(({ capability }) => Number.parseInt(capability, 10) < leastCapability);
+  const why = [
+    `through ${cuda.path}${cuda.emulated ? ', which emulates a GPU on the CPU, for tests' : ''}`,
+    ...(old ? [`GPUs below compute capability ${leastCapability}.0 have no kernels here`] : []),
+  ].join('; ');
+  return { name: 'cuda', status: old ? 'warn' : 'good', found, chosen: chosen.join(', '), why };
+}
+
+/** The first thing that is missing, and what to do about it. */
+export function whyNot({ driver, devices, toolkit, library, problem }: CudaNumbers): string {
+  const onCpu = 'everything runs on the CPU';
+  if (library === null) return `the addon cannot be loaded; ${onCpu}`;
+  if (driver === null && devices.length === 0) return `this machine has no NVIDIA driver; ${onCpu}`;
+  if (driver !== null && Number.parseInt(driver, 10) < leastDriver)
+    return `driver ${driver} is too old: ${leastDriver} or newer is needed; ${onCpu}`;
+  if (devices.length === 0) return `the driver lists no GPU; ${onCpu}`;
+  if (problem && !/cannot open shared object|no such file/i.test(problem)) return `${problem}; ${onCpu}`;
+  const build = toolkit
+    ? 'build it: DS_CUDA=on npm run build'
+    : 'install the CUDA toolkit (12.3 or newer) and build it: npm run build';
+  return `${library} is not there: ${build}; ${onCpu}`;
 }
 
 function listDevices(): string[] {

@@ -1,10 +1,12 @@
 #include "cpu_isa.h"
 
+#include <atomic>
+
 #include "../../runtime/error.h"
 
 namespace ds {
 namespace {
-Isa chosen = supported_isas().front();
+std::atomic<Isa> chosen{supported_isas().front()};
 }
 
 const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "generic"; }
@@ -24,7 +26,7 @@ std::vector<Isa> supported_isas() {
 #endif
 }
 
-Isa current_isa() { return chosen; }
+Isa current_isa() { return chosen.load(std::memory_order_relaxed); }
 
 void set_current_isa(const std::string& name) {
   std::string choices;

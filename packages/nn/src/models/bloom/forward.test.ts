@@ -1,13 +1,13 @@
 /** The forward pass against golden numbers: logits of every position, hidden states, padding, losses. */
 import { type DeviceName, liveTensors, scope, Tensor } from '@ds/core-native';
+import { computingDevices } from '../../../../../test/support/devices';
 import { type GoldenModel, goldenModels, readGolden, readGoldenTensors } from '../../../../../test/support/golden';
 import { type HeldBloom, holdBloom, largestDifference, norm } from '../../../../../test/support/golden-bloom';
 
-// The plain loops of `ref` are slow where other work shares the machine.
-jest.setTimeout(60_000);
+// The plain loops of `ref` and the emulated GPU are slow where other work shares the machine.
+jest.setTimeout(240_000);
 
-const devices: DeviceName[] = ['cpu', 'ref'];
-const cases = devices.flatMap((device) => goldenModels.map((model) => [device, model] as const));
+const cases = computingDevices.flatMap((device) => goldenModels.map((model) => [device, model] as const));
 
 /** Logits [B*T, V] of a batch without a cache. */
 async function logitsOf(bloom: HeldBloom, rows: number[][], mask?: number[][]): Promise<Float64Array> {

@@ -1,5 +1,6 @@
 /** Losses, gradients and AdamW steps against golden numbers. */
 import { adamwStep, type DeviceName, liveTensors, scope, Tensor } from '@ds/core-native';
+import { computingDevices } from '../../../../../test/support/devices';
 import {
   type Golden,
   type GoldenModel,
@@ -11,10 +12,9 @@ import { type HeldBloom, holdBloom, norm } from '../../../../../test/support/gol
 import { Tape } from '../../autograd/tape';
 import { exportedName } from './names';
 
-const devices: DeviceName[] = ['cpu', 'ref'];
-const cases = devices.flatMap((device) => goldenModels.map((model) => [device, model] as const));
-// The plain loops of `ref` are slow where other work shares the machine.
-jest.setTimeout(60_000);
+const cases = computingDevices.flatMap((device) => goldenModels.map((model) => [device, model] as const));
+// The plain loops of `ref` and the emulated GPU are slow where other work shares the machine.
+jest.setTimeout(240_000);
 
 /** Its gradient is zero in exact arithmetic and noise in any other. */
 const keyBias = /query_key_value\.bias\[k\]$/;
