@@ -5,7 +5,15 @@
 import { cpuFeatures, cudaDevices, type DeviceName, setThreads, threads } from '@ds/core-native';
 import type { OpCase, OpCases } from '../../packages/core-native/csrc/kernels/common/cases';
 import { native } from '../../packages/core-native/src/loader';
-import { expectGradient, expectSpecification, makeInputs, makeReference, type Outcome, type Reference, runCase } from './compare';
+import {
+  expectGradient,
+  expectSpecification,
+  makeInputs,
+  makeReference,
+  type Outcome,
+  type Reference,
+  runCase,
+} from './compare';
 import { allSpecs } from './specs';
 
 const { isa: best, supported } = cpuFeatures();
