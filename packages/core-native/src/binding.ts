@@ -46,6 +46,8 @@ export interface NativeRuntime {
   cuda(): NativeCuda;
   has_cuda_kernel(op: string): boolean;
   set_cuda_library(path: string): void;
+  set_cuda_gemm(choice: number, ...paths: string[]): void;
+  cuda_gemm(): string;
   cuda_emulate(devices: number, threads: number, totalMemoryBytes: number, order: number): void;
   trim(stream: Stream): void;
   owner_id(device: number, name: string): number;
@@ -53,6 +55,7 @@ export interface NativeRuntime {
   reset_peak(device: number): void;
   set_limit(device: number, bytes: number): void;
   live_tensors(): number;
+  sanitized(): boolean;
   threads(): number;
   set_threads(threads: number): void;
   cpu(): { isa: string; supported: string[] };

@@ -5,6 +5,7 @@ export { type RankEnvironment, readRankEnvironment } from './collectives/environ
 export { type LaunchOptions, type LaunchResult, launch, type RankExit, type RankLine } from './collectives/launch';
 export type { GroupCounters, Primitive, Traffic } from './collectives/primitives';
 export { type CallOptions, type GroupOptions, ProcessGroup, type ReduceOptions } from './collectives/process-group';
+export { cudaGemmLibrary } from './cublaslt';
 export { cudaDevices, Device, type DeviceName, device, type Event, leastCapability, Stream, withOwner } from './device';
 export { DsError, type DsErrorCode, type DsErrorFields } from './errors';
 export { Graph } from './graph';

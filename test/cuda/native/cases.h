@@ -56,6 +56,19 @@ class Cases {
     if (!problem.empty()) std::printf("FAILED %s %s: %s\n", Op::name, what.c_str(), problem.c_str());
   }
 
+  // The stream must fail with what the kernel found wrong in the data.
+  template <class Op>
+  void refuse(const Op& op, const std::string& actual) {
+    std::string got = "no error";
+    try {
+      mirror_.run(op);
+    } catch (const Error& e) {
+      got = e.actual;
+    }
+    (got == actual ? passed : failed)++;
+    if (got != actual) std::printf("FAILED %s: %s, expected %s\n", Op::name, got.c_str(), actual.c_str());
+  }
+
  private:
   struct Comparison {
     const Mirror& mirror;

@@ -60,6 +60,7 @@ export function probeCuda(native: typeof CoreNative | undefined): Finding {
   const old = cuda.devices.some(({ capability }) => Number.parseInt(capability, 10) < leastCapability);
   const why = [
     `through ${cuda.path}${cuda.emulated ? ', which emulates a GPU on the CPU, for tests' : ''}`,
+    `large matrix products by ${native!.cudaGemmLibrary()}`,
     ...(old ? [`GPUs below compute capability ${leastCapability}.0 have no kernels here`] : []),
   ].join('; ');
   return { name: 'cuda', status: old ? 'warn' : 'good', found, chosen: chosen.join(', '), why };

@@ -78,6 +78,24 @@ __device__ __forceinline__ void store(T* p, const Pack<T, N>& pack) {
   for (int i = 0; i < kWords; ++i) reinterpret_cast<W*>(p)[i] = words[i];
 }
 
+// The first `count` of N elements; those beyond are 0, or left alone by the store. kWhole: `p` is aligned as for load.
+template <int N, bool kWhole, class T>
+__device__ __forceinline__ Pack<T, N> load_up_to(int64_t count, const T* p) {
+  if (kWhole && count >= N) return load<N>(p);
+  Pack<T, N> pack{};
+#pragma unroll
+  for (int k = 0; k < N; ++k)
+    if (k < count) pack.at[k] = p[k];
+  return pack;
+}
+template <bool kWhole, int N, class T>
+__device__ __forceinline__ void store_up_to(int64_t count, T* p, const Pack<T, N>& pack) {
+  if (kWhole && count >= N) return store(p, pack);
+#pragma unroll
+  for (int k = 0; k < N; ++k)
+    if (k < count) p[k] = pack.at[k];
+}
+
 // Whether pointers allow 16-byte accesses. A view may start at any element. Null (absent) is fine.
 template <class... Pointers>
 bool aligned_16(Pointers... p) {
