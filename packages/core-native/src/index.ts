@@ -19,9 +19,13 @@ export * from './ops/dropout';
 export * from './ops/elementwise';
 export * from './ops/embedding';
 export * from './ops/fill-normal';
+export * from './ops/lamb';
 export * from './ops/layer-norm';
 export * from './ops/linear';
+export * from './ops/lion';
 export * from './ops/reduce';
+export * from './ops/rms-norm';
+export * from './ops/silu-gate';
 export {
   type SparseAttentionOptions,
   sparseAttention,

@@ -82,8 +82,11 @@ class Cases {
     void operator()(Fields&... fields) {
       (compare(fields), ...);
     }
-    template <class Scalar>
-    void compare(Scalar&) {}
+    // A number, or a group of fields.
+    template <class Field>
+    void compare(Field& field) {
+      if constexpr (requires { field.visit(*this); }) field.visit(*this);
+    }
     void compare(Optional& t) { compare(static_cast<Tensor&>(t)); }
     void compare(Tensor& t) {
       if (!t.data) return;

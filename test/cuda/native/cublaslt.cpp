@@ -58,6 +58,19 @@ void slabs(Cases& cases, StandIn& library) {
   expect(made == 4, "two slabs of each of two runs", std::to_string(made));
 }
 
+// One shape, so one plan, and biases at two addresses.
+void biases(Cases& cases) {
+  cases.begin(0);
+  Linear op{};
+  op.x = cases.tensor(DType::f32, {12, 20});
+  op.weight = cases.tensor(DType::f32, {28, 20}, 0, 0.2);
+  op.y = cases.tensor(DType::f32, {12, 28});
+  for (const Tensor& bias : {cases.tensor(DType::f32, {28}), cases.tensor(DType::f32, {28})}) {
+    op.bias = optional(bias);
+    cases.run(op, "with another bias", 20, 4);
+  }
+}
+
 Linear product(Mirror& mirror, DType dtype, int64_t R, int64_t K, int64_t N) {
   auto tensor = [&](std::vector<int64_t> dims) {
     Tensor t;
@@ -92,6 +105,8 @@ void everything(const DsCudaLibrary& library, StandIn& stand_in) {
     expect(made == 0, "no product by the library", std::to_string(made));
   }
   slabs(cases, stand_in);
+  int biased = stand_in.products_of([&] { biases(cases); });
+  expect(biased == 4, "two runs with each bias", std::to_string(biased));
 
   Mirror mirror(library, size_t(1) << 20);
   Linear op = product(mirror, DType::bf16, 32, 64, 48);

@@ -107,8 +107,11 @@ class Mirror {
       if (t.data) t.data = static_cast<char*>(mirror.device_) + (static_cast<char*>(t.data) - mirror.host_.data());
     }
     void move(Optional& t) { move(static_cast<Tensor&>(t)); }
-    template <class Scalar>
-    void move(Scalar&) {}
+    // A number, or a group of fields.
+    template <class Field>
+    void move(Field& field) {
+      if constexpr (requires { field.visit(*this); }) field.visit(*this);
+    }
   };
 
   template <class Op, class Queue>

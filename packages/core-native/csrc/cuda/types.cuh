@@ -102,4 +102,13 @@ bool aligned_16(Pointers... p) {
   return ((reinterpret_cast<uintptr_t>(p) | ...) & 15) == 0;
 }
 
+// Calls fn<N>(first, count), N elements an access, for the whole packs of [0, n) and for what is left; for all of it
+// one by one where a pointer does not allow 16-byte accesses.
+template <class T, class F>
+void in_packs(int64_t n, bool aligned, F&& fn) {
+  int64_t whole = aligned ? n / kPack<T> * kPack<T> : 0;
+  if (whole > 0) fn.template operator()<kPack<T>>(int64_t(0), whole);
+  if (whole < n) fn.template operator()<1>(whole, n - whole);
+}
+
 }  // namespace ds::cuda

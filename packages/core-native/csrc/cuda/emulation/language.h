@@ -161,6 +161,7 @@ template <class T>
 T __ldg(const T* p) {
   return *p;
 }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline float __expf(float x) { return std::exp(x); }
 inline float __fdividef(float x, float y) { return x / y; }
 inline void sincospi(double x, double* sine, double* cosine) {
@@ -168,6 +169,5 @@ inline void sincospi(double x, double* sine, double* cosine) {
   *cosine = std::cos(x * M_PI);
 }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline unsigned __float_as_uint(float x) { return __builtin_bit_cast(unsigned, x); }
 inline float __uint_as_float(unsigned x) { return __builtin_bit_cast(float, x); }

@@ -171,20 +171,28 @@ __device__ __forceinline__ int64_t run_begin(const Occurrence* sorted, int64_t h
   return high;
 }
 
+__device__ __forceinline__ bool begins_piece(const Occurrence* sorted, int64_t i) {
+  int32_t id = sorted[i].id;
+  if (i == 0 || sorted[i - 1].id != id) return true;
+  // Few ids have one like them kPiece before: only these search for their run's begin.
+  return i >= kPiece && sorted[i - kPiece].id == id && (i - run_begin(sorted, i)) % kPiece == 0;
+}
+
 // Lists the pieces and the long runs. The order of the lists depends on timing, that of no sum does: a piece begins at
 // a multiple of kPiece from its run's begin.
 __global__ void __launch_bounds__(kBlock) list_pieces(Workspace work, int64_t R, int64_t V) {
   int64_t i = int64_t(blockIdx.x) * kBlock + threadIdx.x;
-  if (i >= R) return;
   const Occurrence* sorted = work.from;
-  int32_t id = sorted[i].id;
-  if (id == V) return;
-  bool first = i == 0 || sorted[i - 1].id != id;
-  // Few ids have one like them kPiece before: only these search for their run's begin.
-  if (!first && (i < kPiece || sorted[i - kPiece].id != id || (i - run_begin(sorted, i)) % kPiece != 0)) return;
+  bool begins = i < R && sorted[i].id != V && begins_piece(sorted, i);
+  // One addition a warp, because all are to one address.
+  unsigned all = __ballot_sync(kAllLanes, begins), lane = threadIdx.x % kWarp;
+  int32_t at = lane == 0 && all ? atomicAdd(&work.counts[0], __popc(all)) : 0;
+  at = __shfl_sync(kAllLanes, at, 0) + __popc(all & ((1u << lane) - 1));
+  if (!begins) return;
   int64_t end = run_end(sorted, i, i + kPiece < R ? i + kPiece : R);
-  work.pieces[atomicAdd(&work.counts[0], 1)] = {int32_t(i), int32_t(end)};
-  if (first && end == i + kPiece && end < R && sorted[end].id == id)
+  work.pieces[at] = {int32_t(i), int32_t(end)};
+  bool first = i == 0 || sorted[i - 1].id != sorted[i].id;
+  if (first && end < R && sorted[end].id == sorted[i].id)
     work.long_runs[atomicAdd(&work.counts[1], 1)] = {int32_t(i), int32_t(run_end(sorted, i, R))};
 }
 

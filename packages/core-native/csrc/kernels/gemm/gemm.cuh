@@ -35,7 +35,7 @@ inline GemmCut cut_of(const Gemm& g) {
   cut.tensor = g.a.dtype == g.b.dtype && dtype_bytes(g.a.dtype) == 2;
   cut.aligned = aligned(g.a) && aligned(g.b);
   // Large tiles read less per product; where they are too few, small ones, unless a long sum can be cut instead.
-  cut.large = cut.aligned && (tiles(128) >= kFullDevice / 2 || (std::min(g.M, g.N) >= 128 && g.K >= 8 * kMinPartDepth));
+  cut.large = cut.aligned && (tiles(128) >= kFullDevice / 2 || (std::min(g.M, g.N) >= 128 && g.K >= 4 * kMinPartDepth));
   int64_t most = std::max<int64_t>(g.K / kMinPartDepth, 1);
   cut.parts = int(std::clamp<int64_t>(kFullDevice / std::max<int64_t>(tiles(cut.tile()), 1), 1, most));
   return cut;
