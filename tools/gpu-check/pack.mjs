@@ -139,7 +139,8 @@ function fill(tree, { cuda }) {
       recursive: true,
       filter: (file) => !/\.(map|d\.[cm]?ts)$/.test(file),
     });
-  for (const file of [addon, kernelTests].filter((each) => existsSync(each))) copyStripped(file, path.join(tree, path.relative(root, file)));
+  for (const file of [addon, kernelTests].filter((each) => existsSync(each)))
+    copyStripped(file, path.join(tree, path.relative(root, file)));
   if (cuda) copyStripped(cudaLibrary, path.join(tree, path.relative(root, addon), '../ds-core-cuda.so'));
   copyStripped(process.execPath, path.join(tree, 'node'));
   writeFileSync(
@@ -163,7 +164,8 @@ try {
   if (!values['no-build']) await build({ cuda, archs: values.archs });
   const missing = [addon, ...(cuda ? [cudaLibrary] : [])].filter((file) => !existsSync(file));
   if (missing.length > 0) throw new Error(`${missing.map(shown).join(', ')} not built: leave --no-build out`);
-  if (!existsSync(kernelTests)) console.error(`pack: ${shown(kernelTests)} is not built: the check will skip the native tests`);
+  if (!existsSync(kernelTests))
+    console.error(`pack: ${shown(kernelTests)} is not built: the check will skip the native tests`);
   fill(tree, { cuda });
   const out = path.resolve(values.out);
   mkdirSync(out, { recursive: true });

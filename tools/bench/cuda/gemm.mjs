@@ -70,19 +70,24 @@ function cublasLt(core, device, product) {
   return lastingPythonRival(`torch.matmul (no bare cuBLASLt: ${missing})`, 'ops.py', { prepare });
 }
 
-/** Quarters of whole numbers of -6 to 6, from a formula: every sum of their products is exact in f32. The bits of bf16. */
-export function operand(n, seed) {
-  const quarters = Float32Array.from({ length: 13 }, (_, i) => (i - 6) / 4);
-  const bits = Uint16Array.from(new Uint32Array(quarters.buffer), (word) => word >>> 16);
-  const values = new Uint16Array(n);
+/** Whole numbers of -6 to 6 from a formula; an operand holds their quarters, so that every sum of products is exact in f32. */
+function quartersOf(n, seed) {
+  const values = new Int8Array(n);
   for (let i = 0; i < n; i++) {
     let h = Math.imul(i + seed, 0x9e3779b1);
     h ^= h >>> 15;
     h = Math.imul(h, 0x2c1b3c6d);
     h ^= h >>> 12;
-    values[i] = bits[(h >>> 0) % 13];
+    values[i] = ((h >>> 0) % 13) - 6;
   }
   return values;
+}
+
+/** The bits of those quarters in bf16. */
+function operand(n, seed) {
+  const quarters = Float32Array.from({ length: 13 }, (_, i) => (i - 6) / 4);
+  const bits = Uint16Array.from(new Uint32Array(quarters.buffer), (word) => word >>> 16);
+  return Uint16Array.from(quartersOf(n, seed), (value) => bits[value + 6]);
 }
 
 /** Every element's bits times a number of its own, modulo 2^32: a sum, so that a GPU can take it too. */
@@ -141,22 +146,26 @@ class Ours {
   }
 }
 
-/** One row of the product by plain sums, exact, rounded once to bf16. */
-function plainRow(core, row, { M, N, K, a, b }) {
-  const [left, right] = [M * K, N * K].map((n, i) => core.unpackNumbers('bf16', operand(n, i + 1)));
-  const sums = Float64Array.from({ length: N }, (_, n) => {
-    let sum = 0;
-    for (let k = 0; k < K; k++) sum += left[a ? k * M + row : row * K + k] * right[b ? n * K + k : k * N + n];
-    return sum;
+/** Rows of the product by plain sums, exact, rounded once to bf16. */
+function plainRows(core, rows, { M, N, K, a, b }) {
+  const [left, right] = [quartersOf(M * K, 1), quartersOf(N * K, 2)];
+  return rows.map((row) => {
+    const sums = new Float64Array(N);
+    for (let n = 0; n < N; n++) {
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += left[a ? k * M + row : row * K + k] * right[b ? n * K + k : k * N + n];
+      sums[n] = sum / 16;
+    }
+    return core.packNumbers('bf16', sums);
   });
-  return core.packNumbers('bf16', sums);
 }
 
 /** Equality first: a row in the middle and the last one by plain sums, and the hash of all bits against the rival's. */
 async function equal(core, ours, product, rival) {
   const got = await ours.result();
-  for (const row of new Set([Math.floor(product.M / 2), product.M - 1])) {
-    const want = plainRow(core, row, product);
+  const rows = [Math.floor(product.M / 2), product.M - 1];
+  for (const [i, want] of plainRows(core, rows, product).entries()) {
+    const row = rows[i];
     const at = want.findIndex((bits, n) => bits !== got[row * product.N + n]);
     if (at >= 0) throw new Error(`element [${row}, ${at}] has the bits ${got[row * product.N + at]}, not ${want[at]}`);
   }

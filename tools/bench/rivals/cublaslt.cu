@@ -21,7 +21,7 @@ void check(Status status, const char* what) {
   std::exit(1);
 }
 
-// The same numbers as operand() of cuda/gemm.mjs.
+// The same numbers as quartersOf() of ../cuda/gemm.mjs, in quarters.
 __global__ void fill(__nv_bfloat16* x, uint32_t n, uint32_t seed) {
   uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
@@ -134,7 +134,7 @@ int main(int argc, char** argv) {
     if (const char* run = std::strstr(line, "\"run\":")) {
       std::printf("{\"seconds\":%.9f}\n", product.run(std::atoi(run + 6)));
     } else if (std::strstr(line, "\"outputs\"")) {
-      uint32_t hash = 0, i = 0;  // hashOf() of cuda/gemm.mjs
+      uint32_t hash = 0, i = 0;  // hashOf() of ../cuda/gemm.mjs
       for (uint16_t bits : product.results()) hash += bits * (i++ * 0x9E3779B1u | 1);
       std::printf("{\"outputs\":{\"hash\":%u}}\n", hash);
     } else {
