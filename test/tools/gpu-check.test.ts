@@ -1,6 +1,6 @@
 /** The GPU check on the emulated device: everything but figures; and its bundle, in an environment that has nothing of ours. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { cudaDevices } from '@ds/core-native';
@@ -68,6 +68,60 @@ describeEmulated(`the GPU check${emulated ? '' : ' (no emulated device was built
     expect(run.table).toMatch(/\| cases \| \d\d \| 0 \| 0 \| 0 \| \d+ \| done \|/);
     expect(run.table).toContain('ZeRO-Offload step: not built');
   }, 120_000);
+
+  it('walks models and whole-model benches, whatever can be judged without a rival', () => {
+    const stages = ['bloom', 'bench-adamw', 'bench-gemm', 'bench-sparse'].flatMap((name) => ['--stage', name]);
+    const run = check(...stages);
+    expect(run.checks.filter(({ outcome }) => outcome !== 'passed')).toEqual([]);
+    expect(run.checks.map(({ stage }) => stage).sort()).toEqual([
+      ...['bench-adamw', 'bench-gemm', 'bench-gemm', 'bench-gemm', 'bench-sparse', 'bench-sparse'],
+      ...['bloom', 'bloom', 'bloom'],
+    ]);
+    expect(run.rows).toHaveLength(6);
+    expect(run.status).toBe(0);
+  }, 240_000);
+
+  it('has no row for a bench that nothing can vouch for', () => {
+    const run = check('--stage', 'bench-bloom', '--filter', 'step');
+    expect(run.checks).toEqual([
+      expect.objectContaining({
+        outcome: 'failed',
+        detail: expect.stringMatching(/nothing to compare with: .* is not installed/),
+      }),
+    ]);
+    expect(run.rows).toEqual([]);
+    expect(run.status).toBe(1);
+  }, 120_000);
+
+  it('keeps what a stage had found when its time is over', () => {
+    const run = check('--stage', 'cases', '--budget', '22');
+    const cut = run.checks.filter(({ outcome }) => outcome === 'skipped');
+    expect(cut).toEqual([
+      expect.objectContaining({ stage: 'cases', detail: expect.stringMatching(/^cut off after \d+ s$/) }),
+    ]);
+    expect(run.checks.length).toBeGreaterThan(1);
+    expect(run.table).toMatch(/\| cases \| .* \| CUT OFF \|/);
+    expect(run.status).toBe(3);
+  }, 120_000);
+
+  it.each([
+    [0, 'ERROR SUMMARY: 0 errors', 'passed', /^ERROR SUMMARY: 0 errors$/],
+    [86, 'ERROR SUMMARY: 2 errors', 'failed', /^ERROR SUMMARY: 2 errors\. =+ Invalid __global__ write/],
+    [0, 'no such tool', 'failed', /ended with status 0 and no summary/],
+  ])(
+    'takes a sanitizer that ends with %d and says "%s" as %s',
+    (status, summary, outcome, detail) => {
+      const said = `echo '========= Invalid __global__ write'; echo '========= ${summary}'; exit ${status}`;
+      writeFileSync(path.join(folder, 'compute-sanitizer'), `#!/bin/sh\n${said}\n`, { mode: 0o755 });
+      const env = { ...environment, PATH: `${folder}:${process.env.PATH}` };
+      const args = [program, '--out', folder, '--stage', 'sanitizer'];
+      const run = readRun(folder, spawnSync(process.execPath, args, { encoding: 'utf8', cwd: root, env }));
+      expect(run.checks.map(({ name }) => name).sort()).toEqual(['memcheck', 'racecheck', 'synccheck']);
+      for (const found of run.checks) expect(found).toMatchObject({ outcome, detail: expect.stringMatching(detail) });
+      expect(run.status).toBe(outcome === 'passed' ? 0 : 1);
+    },
+    60_000,
+  );
 
   it('skips aloud what does not fit, and says so in its status', () => {
     const run = check('--stage', 'cases', '--budget', '5');
