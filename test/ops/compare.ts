@@ -1,4 +1,7 @@
-/** Runs one case on a device and compares it with the specification (`ref` in f64). */
+/**
+ * Runs one case on a device and compares it with the specification (`ref` in f64). For jest and for tools/gpu-check alike:
+ * what does not hold is thrown.
+ */
 import { type DeviceName, type DType, packNumbers, scope, Tensor, unpackNumbers } from '@ds/core-native';
 import { type OpCase, type OpCases, Random, type Tensors } from '../../packages/core-native/csrc/kernels/common/cases';
 
@@ -95,7 +98,7 @@ export function expectClose(
   exact: Float64Array,
   { terms, scale = 0 }: { terms: number; scale?: number | undefined },
 ): void {
-  expect(`${what}: ${out.length} elements`).toBe(`${what}: ${exact.length} elements`);
+  if (out.length !== exact.length) throw new Error(`${what}: ${out.length} elements, not ${exact.length}`);
   let worstLow = 0;
   let largest = scale;
   for (let i = 0; i < exact.length; i++) {
@@ -115,6 +118,36 @@ export function expectClose(
         `${what} (${dtype}): element ${i} is ${out[i]}, the specification says ${exact[i]}; off by ${error}, allowed ${bound}`,
       );
   }
+}
+
+/** What a case gives by the specification. */
+export interface Reference {
+  values: Values;
+  /** In f64, and at the case's own precision. */
+  exact: Outcome;
+  low: Outcome;
+}
+
+export async function makeReference(spec: OpCases, c: OpCase): Promise<Reference> {
+  const values = makeInputs(c);
+  const exact = await runCase(spec, c, values, 'ref', true);
+  return { values, exact, low: await runCase(spec, c, values, 'ref', false) };
+}
+
+/** Fails unless a device gives the specification's outputs and gradients. */
+export async function expectSpecification(
+  spec: OpCases,
+  c: OpCase,
+  device: DeviceName,
+  { values, exact, low }: Reference,
+): Promise<void> {
+  const found = await runCase(spec, c, values, device, false);
+  const size = { terms: spec.sumLength?.(c) ?? 1, scale: c.termScale };
+  for (const kind of ['outputs', 'gradients'] as const)
+    for (const name of Object.keys(exact[kind])) {
+      const what = kind === 'outputs' ? name : `d${name}`;
+      expectClose(what, found.dtypes[what]!, found[kind][name]!, low[kind][name]!, exact[kind][name]!, size);
+    }
 }
 
 /** The sum of all outputs that have a gradient, each element times its weight, in f64 on `ref`. */

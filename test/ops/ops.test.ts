@@ -5,7 +5,15 @@
 import { cpuFeatures, cudaDevices, type DeviceName, setThreads, threads } from '@ds/core-native';
 import type { OpCase, OpCases } from '../../packages/core-native/csrc/kernels/common/cases';
 import { native } from '../../packages/core-native/src/loader';
-import { expectClose, expectGradient, makeInputs, type Outcome, runCase, type Values } from './compare';
+import {
+  expectGradient,
+  expectSpecification,
+  makeInputs,
+  makeReference,
+  type Outcome,
+  type Reference,
+  runCase,
+} from './compare';
 import { allSpecs } from './specs';
 
 const { isa: best, supported } = cpuFeatures();
@@ -23,35 +31,16 @@ function isSmall(c: OpCase): boolean {
   return c.dtype === 'f32' && elements > 0 && elements <= 400;
 }
 
-interface Reference {
-  values: Values;
-  /** The specification in f64, and at the case's own precision. */
-  exact: Outcome;
-  low: Outcome;
-}
-
 let last: { c: OpCase; reference: Promise<Reference> } | undefined;
 
 /** What the tests of one case, which follow each other, compare with. */
 function referenceOf(spec: OpCases, c: OpCase): Promise<Reference> {
-  const make = async (): Promise<Reference> => {
-    const values = makeInputs(c);
-    const exact = await runCase(spec, c, values, 'ref', true);
-    return { values, exact, low: await runCase(spec, c, values, 'ref', false) };
-  };
-  if (last?.c !== c) last = { c, reference: make() };
+  if (last?.c !== c) last = { c, reference: makeReference(spec, c) };
   return last.reference;
 }
 
-async function expectSpecification(spec: OpCases, c: OpCase, device: DeviceName): Promise<void> {
-  const { values, exact, low } = await referenceOf(spec, c);
-  const found = await runCase(spec, c, values, device, false);
-  const size = { terms: spec.sumLength?.(c) ?? 1, scale: c.termScale };
-  for (const kind of ['outputs', 'gradients'] as const)
-    for (const name of Object.keys(exact[kind])) {
-      const what = kind === 'outputs' ? name : `d${name}`;
-      expectClose(what, found.dtypes[what]!, found[kind][name]!, low[kind][name]!, exact[kind][name]!, size);
-    }
+async function expectOn(device: DeviceName, spec: OpCases, c: OpCase): Promise<void> {
+  await expectSpecification(spec, c, device, await referenceOf(spec, c));
 }
 
 /** Tells the first element whose bits differ; NaN equals NaN. */
@@ -71,13 +60,13 @@ for (const spec of allSpecs()) {
       for (const isa of supported) {
         it(`equals the specification on cpu with ${isa}: ${c.name}`, async () => {
           native.set_isa(isa);
-          await expectSpecification(spec, c, 'cpu');
+          await expectOn('cpu', spec, c);
         }, 30000);
       }
 
       (kernel ? it : it.skip)(
         `equals the specification on cuda${cuda ? '' : ' (not built here)'}: ${c.name}`,
-        () => expectSpecification(spec, c, 'cuda:0'),
+        () => expectOn('cuda:0', spec, c),
         120000,
       );
 

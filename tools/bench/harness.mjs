@@ -33,11 +33,11 @@ async function calibrate(side) {
 }
 
 /**
- * Gives the least seconds that the machine needs for the bench's bytes and operations, measured now.
+ * Gives the least seconds that the CPU needs for the bench's bytes and operations, measured now.
  *
  * @param core the module @ds/core-native
  */
-function rooflineSeconds(core, { bytes = 0, flops = 0, limits = DEFAULT_LIMITS, footprintBytes = bytes }) {
+function cpuSeconds(core, { bytes = 0, flops = 0, limits = DEFAULT_LIMITS, footprintBytes = bytes }) {
   const repeats = 3;
   const moved = limits.map((kind) => {
     const elements = Math.max(1024, Math.min(LARGEST_ARRAY, Math.floor(footprintBytes / 4 / ARRAYS[kind])));
@@ -58,7 +58,7 @@ async function alternate(sides, { fixedSamples, measureRoofline }) {
       await sleep(SETTLE_MS);
       measured.samples.push(await time(measured.side, measured.iterations));
     }
-    const limit = measureRoofline?.();
+    const limit = await measureRoofline?.();
     if (limit > 0) rooflines.push(limit);
   }
   return rooflines;
@@ -79,9 +79,10 @@ function spreadOf(bench, samples) {
  *
  * @param core the module @ds/core-native
  * @param options.samples number of samples a side; default: about six seconds' worth, 5 to 15
+ * @param options.leastSeconds what the device needs at least for a bench's `roofline`; default: the CPU's
  * @throws Error when the results of the two sides are not equal; nothing has been timed then
  */
-export async function measure(bench, core, { samples } = {}) {
+export async function measure(bench, core, { samples, leastSeconds = (roofline) => cpuSeconds(core, roofline) } = {}) {
   const isThere = (side) => side && !side.missing;
   let parts = [bench.ours, bench.rival].filter(isThere);
   try {
@@ -96,7 +97,7 @@ export async function measure(bench, core, { samples } = {}) {
     for (const side of parts) sides.push(await calibrate(side));
     const rooflines = await alternate(sides, {
       fixedSamples: samples,
-      measureRoofline: bench.roofline && (() => rooflineSeconds(core, bench.roofline)),
+      measureRoofline: bench.roofline && (() => leastSeconds(bench.roofline)),
     });
     const [ours, theirs] = sides.map((side) => median(side.samples));
     const facts = await Promise.all(parts.map((side) => side.facts?.()));

@@ -1,28 +1,33 @@
 /** Where and of what a figure was measured: machine, commit, and how much of the machine others used meanwhile. */
 import { existsSync, readFileSync } from 'node:fs';
 import os from 'node:os';
-import { outputOf } from '../programs.mjs';
+import path from 'node:path';
+import { outputOf, root } from '../programs.mjs';
 
 const CLOCK_TICKS_A_SECOND = 100;
 
-/** `Intel(R) Xeon(R) Processor, 2 cores, avx512, linux-x64, node 20.20.2` */
-export function describeMachine(isa) {
+/** `Intel(R) Xeon(R) Processor, 2 cores, avx512, linux-x64, node 20.20.2`, the GPU's name in front where one computes. */
+export function describeMachine(isa, gpu) {
   const cpu = os.cpus()[0]?.model.replace(/\s+/g, ' ').trim() ?? 'unknown CPU';
   const cores = os.cpus().length;
-  return `${cpu}, ${cores} cores, ${isa}, ${process.platform}-${process.arch}, node ${process.versions.node}`;
+  return `${gpu ? `${gpu}, ` : ''}${cpu}, ${cores} cores, ${isa}, ${process.platform}-${process.arch}, node ${process.versions.node}`;
 }
 
-/** A short name for files: the CPU and its cores, without what every CPU is called. */
-export function machineSlug(isa) {
+/** A short name for files: the GPU, or the CPU and its cores, without what every CPU is called. */
+export function machineSlug(isa, gpu) {
   const cpu = os.cpus()[0]?.model.replace(/\((R|TM)\)|CPU|Processor|@.*/gi, ' ') ?? 'cpu';
-  return `${cpu} ${os.cpus().length}c ${isa}`
+  return (gpu ?? `${cpu} ${os.cpus().length}c ${isa}`)
     .trim()
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-');
 }
 
+/** What tools/gpu-check/pack.mjs leaves in a copy of the tree that is no repository. */
+const bundleFile = path.join(root, 'bundle.json');
+
 /** The commit, with `+` behind it when the sources differ from it. */
 export function currentCommit() {
+  if (existsSync(bundleFile)) return JSON.parse(readFileSync(bundleFile, 'utf8')).commit;
   const commit = outputOf('git', ['rev-parse', '--short=12', 'HEAD']) || 'unknown';
   return outputOf('git', ['status', '--porcelain', '--untracked-files=no', '--', 'packages', 'tools'])
     ? `${commit}+`

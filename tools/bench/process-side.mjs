@@ -3,7 +3,7 @@
  * it needs several ranks or a memory of its own.
  *
  * Requests are `{"prepare": …}`, `{"run": iterations}`, `{"outputs": folder}` and `{"facts": true}`; each is answered by one line,
- * `{"error": "…"}` for a failure, and `prepare` may answer `{"missing": "…"}`: it cannot do that work. `run` answers `{"seconds": s}` for all iterations, taken inside the process. The
+ * `{"error": "…"}` for a failure, `{"release": true}` frees what `prepare` made, and `prepare` may answer `{"missing": "…"}`: it cannot do that work. `run` answers `{"seconds": s}` for all iterations, taken inside the process. The
  * process ends when its stdin does. rivals/rival.py and node-side.mjs are the other end.
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -20,19 +20,33 @@ export class ProcessSide {
   #child;
   #answers;
   #stderr = '';
+  #stays;
 
-  constructor(name, command, { prepare = {}, env = {} } = {}) {
+  /** @param options.stays whether the process outlives `stop`, for the next `start`; `end` ends it */
+  constructor(name, command, { prepare = {}, env = {}, stays = false } = {}) {
     this.name = name;
     this.prepare = prepare;
     this.#command = command;
     this.#environment = env;
+    this.#stays = stays;
   }
 
   get pid() {
     return this.#child?.pid;
   }
 
+  get #lives() {
+    return this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
   async start() {
+    this.missing = undefined;
+    if (!this.#lives) this.#spawn();
+    const { missing } = await this.ask({ prepare: this.prepare });
+    if (missing) this.missing = missing;
+  }
+
+  #spawn() {
     const [program, ...args] = this.#command;
     this.#child = spawn(program, args, {
       env: { ...process.env, ...this.#environment },
@@ -43,8 +57,6 @@ export class ProcessSide {
       this.#stderr = `${this.#stderr}${text}`.slice(-4000);
     });
     this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
-    const { missing } = await this.ask({ prepare: this.prepare });
-    if (missing) this.missing = missing;
   }
 
   /** Sends one request and gives the answer. @throws Error with the program's own words */
@@ -71,7 +83,12 @@ export class ProcessSide {
   }
 
   async stop() {
-    if (!this.#child || this.#child.exitCode !== null) return;
+    if (!this.#stays) await this.end();
+    else if (this.#lives) await this.ask({ release: true });
+  }
+
+  async end() {
+    if (!this.#lives) return;
     const closed = new Promise((resolve) => this.#child.once('close', resolve));
     this.#child.stdin.end();
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), 10_000);
@@ -103,4 +120,23 @@ export function pythonRival(name, script, { module = 'torch', prepare = {}, env 
   if (!found) return { name, missing: `${module} is not installed` };
   const command = [found.program, path.join(rivals, script)];
   return new ProcessSide(`${name} (${module} ${found.version})`, command, { prepare, env });
+}
+
+const lasting = new Map();
+
+/**
+ * A rival in Python whose process serves every bench of this run that names its script, one after the other: one that has
+ * torch and a GPU takes seconds to start. `endLastingRivals` ends them; until then this process does not end either.
+ */
+export function lastingPythonRival(name, script, { module = 'torch', prepare = {} } = {}) {
+  const found = findPython(module);
+  if (!found) return { name, missing: `${module} is not installed` };
+  if (!lasting.has(script))
+    lasting.set(script, new ProcessSide('', [found.program, path.join(rivals, script)], { stays: true }));
+  return Object.assign(lasting.get(script), { name: `${name} (${module} ${found.version})`, prepare });
+}
+
+export async function endLastingRivals() {
+  await Promise.all([...lasting.values()].map((side) => side.end()));
+  lasting.clear();
 }

@@ -29,10 +29,10 @@ export function table(rows) {
 }
 
 /** Keeps rows in today's file of this machine, in place of older ones of the same name and rival. Gives the file's path. */
-export function saveResults(rows, isa) {
+export function saveResults(rows, isa, gpu) {
   const folder = path.join(root, 'bench/results');
   mkdirSync(folder, { recursive: true });
-  const file = path.join(folder, `${machineSlug(isa)}-${new Date().toISOString().slice(0, 10)}.json`);
+  const file = path.join(folder, `${machineSlug(isa, gpu)}-${new Date().toISOString().slice(0, 10)}.json`);
   const older = existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : [];
   const names = new Set(rows.map((row) => row.name));
   const all = [...older.filter((row) => !names.has(row.name)), ...rows];

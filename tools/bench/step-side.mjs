@@ -5,7 +5,7 @@ import { initialize } from '@ds/zero';
 import { exportFolder, rowsOf } from './bloom-step.mjs';
 import { serve } from './node-side.mjs';
 
-await serve(async ({ sizes, threads, bf16, stage = 0, folder }) => {
+await serve(async ({ sizes, threads, bf16, stage = 0, folder, device: name = 'cpu' }) => {
   const group = await ProcessGroup.fromEnvironment();
   if (group.size === 1) setThreads(threads);
   const model = new Bloom({ ...bloomPresets['bloom-125m'], ...sizes });
@@ -13,6 +13,7 @@ await serve(async ({ sizes, threads, bf16, stage = 0, folder }) => {
   const engine = await initialize({
     model,
     group,
+    device: name,
     config: {
       train_micro_batch_size_per_gpu: batch,
       optimizer: { type: 'AdamW', params: { lr: 1e-4, weight_decay: 0.01 } },
@@ -28,6 +29,6 @@ await serve(async ({ sizes, threads, bf16, stage = 0, folder }) => {
       losses.push((await engine.trainBatch(() => ({ rows }))).loss);
     },
     outputs: async () => ({ losses }),
-    facts: async () => ({ account_peak_mb: Math.round(device('cpu').account().peak / 2 ** 20) }),
+    facts: async () => ({ account_peak_mb: Math.round(device(name).account().peak / 2 ** 20) }),
   };
 });

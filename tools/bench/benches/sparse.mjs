@@ -6,36 +6,41 @@ import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { root } from '../../programs.mjs';
 
-const [T, H, D] = [16384, 2, 64];
+/** Where and how large: of every bench here, and of those on a GPU (cuda/sparse.mjs). */
+const onCpu = { T: 16384, H: 2, D: 64, dtype: 'f32', device: 'cpu' };
+
+/** How far a sum may be off, relative to the larger of it and 1: its dtype's rounding, in and behind the sum. */
+const tolerances = { f32: 2e-5, bf16: 2e-2 };
 
 /** Patterns of at most 6.25 % of what the dense op computes: all pairs, or those up to the diagonal where it is causal. */
 const patterns = {
-  window: (block) => ({
+  window: (block, T) => ({
     mode: 'local_sliding_window',
     attention: 'bidirectional',
     num_sliding_window_blocks: odd((T / block) * 0.061),
   }),
   // Windows of the root of the number of blocks: the least that fixed can have, 2 / sqrt(N), which needs small blocks.
-  fixed: (block) => ({ mode: 'fixed', num_local_blocks: Math.round(Math.sqrt(T / block)), num_global_blocks: 1 }),
-  bslongformer: (block) => ({
+  fixed: (block, T) => ({ mode: 'fixed', num_local_blocks: Math.round(Math.sqrt(T / block)), num_global_blocks: 1 }),
+  bslongformer: (block, T) => ({
     mode: 'bslongformer',
     num_sliding_window_blocks: odd((T / block) * 0.035),
-    global_block_indices: firstBlocks(block, 0.012),
+    global_block_indices: firstBlocks(T / block, 0.012),
   }),
-  bigbird: (block) => ({
+  bigbird: (block, T) => ({
     mode: 'bigbird',
     num_sliding_window_blocks: odd((T / block) * 0.03),
-    num_global_blocks: firstBlocks(block, 0.008).length,
+    num_global_blocks: firstBlocks(T / block, 0.008).length,
     num_random_blocks: Math.max(1, Math.floor((T / block) * 0.012)),
   }),
 };
 
 const odd = (n) => 2 * Math.floor((n - 1) / 2) + 1;
-const firstBlocks = (block, part) => Array.from({ length: Math.max(1, Math.floor((T / block) * part)) }, (_, i) => i);
+const firstBlocks = (blocks, part) => Array.from({ length: Math.max(1, Math.floor(blocks * part)) }, (_, i) => i);
 
 /** What part of the pairs that dense attention computes the layout has. */
 function shareOfDense(layout, drawing, causal) {
   if (!causal) return layout.density;
+  const T = drawing.block * drawing.blocks;
   const { block, blocks: N, layouts, headLayout } = drawing;
   let pairs = 0;
   for (const p of headLayout)
@@ -46,21 +51,23 @@ function shareOfDense(layout, drawing, causal) {
 
 /** One of the two ops at work, forward and backward. */
 class AttentionSide {
-  constructor(core, name, { causal, dtype = 'f32', drawing }) {
-    Object.assign(this, { core, name, causal, dtype, drawing });
+  constructor(core, name, { causal, drawing }, size) {
+    Object.assign(this, { core, name, causal, drawing, size });
   }
 
   start() {
     const { Tensor, BlockLayout, fillNormal } = this.core;
+    const { T, H, D, dtype, device } = this.size;
     this.layout = this.drawing && new BlockLayout(this.drawing);
-    this.qkv = Tensor.empty([1, T, H * 3 * D], { dtype: this.dtype });
-    this.dout = Tensor.empty([1, T, H * D], { dtype: this.dtype });
+    this.qkv = Tensor.empty([1, T, H * 3 * D], { dtype, device });
+    this.dout = Tensor.empty([1, T, H * D], { dtype, device });
     fillNormal(this.qkv, { std: 1, seed: 1 });
     fillNormal(this.dout, { std: 1, seed: 2 });
   }
 
   iterate() {
     const { core, causal, qkv, dout, layout } = this;
+    const { H } = this.size;
     const { out, lse } = layout
       ? core.sparseAttention(qkv, layout, { causal })
       : core.attention(qkv, { heads: H, causal });
@@ -73,18 +80,19 @@ class AttentionSide {
 
   async run(iterations) {
     for (let i = 0; i < iterations; i++) this.core.scope(() => void this.iterate());
-    await this.core.device('cpu').stream.join();
+    await this.core.device(this.size.device).stream.join();
   }
 
   stop() {
     this.layout?.[Symbol.dispose]();
-    this.qkv.dispose();
-    this.dout.dispose();
+    this.qkv?.dispose();
+    this.dout?.dispose();
   }
 
   /** Compares some rows of out and of each gradient with plain sums in double over the drawing. */
   async expectRight() {
     const { core, causal, drawing } = this;
+    const { T, H, D, dtype } = this.size;
     const { block, blocks: N, layouts, headLayout } = drawing;
     const results = core.scope(() => this.iterate());
     const [qkv, dout] = [await this.qkv.numbers(), await this.dout.numbers()];
@@ -104,7 +112,7 @@ class AttentionSide {
     };
     const compare = (what, got, want) => {
       for (let d = 0; d < D; d++)
-        if (!(Math.abs(got[d] - want[d]) <= 2e-5 * Math.max(1, ...want.map(Math.abs))))
+        if (!(Math.abs(got[d] - want[d]) <= tolerances[dtype] * Math.max(1, ...want.map(Math.abs))))
           throw new Error(`${what}[${d}] is ${got[d]}, not ${want[d]}`);
     };
     const zeros = () => new Float64Array(D);
@@ -113,9 +121,9 @@ class AttentionSide {
     };
     for (const [h, t] of [
       [0, 0],
-      [1, 17],
-      [0, 4095],
-      [1, 9000],
+      [H - 1, 17],
+      [0, T / 4 - 1],
+      [H - 1, Math.floor(T * 0.55)],
       [0, T - 1],
     ]) {
       const [o, dq, dk, dv] = [zeros(), zeros(), zeros(), zeros()];
@@ -140,19 +148,21 @@ class AttentionSide {
 
 const percent = (share) => `${(100 * share).toFixed(2)} %`;
 
-function againstDense(core, nn, kind, block, causal) {
-  const name = `sparse/attention/16K/${kind}/block ${block}/${causal ? 'causal' : 'bidirectional'}`;
+/** A bench of a pattern against all pairs; `size` is like `onCpu`. */
+export function againstDense(core, nn, { kind, block, causal, prefix = '' }, size = onCpu) {
+  const { T, H, D, dtype, device } = size;
+  const name = `${prefix}sparse/attention/${T / 1024}K/${kind}/block ${block}/${causal ? 'causal' : 'bidirectional'}`;
   return {
     name,
     make: () => {
-      const drawing = nn.sparseLayout({ ...patterns[kind](block), block }, { heads: H, sequenceLength: T });
-      const ours = new AttentionSide(core, 'ours', { causal, drawing });
+      const drawing = nn.sparseLayout({ ...patterns[kind](block, T), block }, { heads: H, sequenceLength: T });
+      const ours = new AttentionSide(core, 'ours', { causal, drawing }, size);
       const share = () => shareOfDense(ours.layout, drawing, causal);
       return {
         name,
-        task: `forward and backward of ${H} heads of ${D}, ${T} tokens, f32, ${core.threads()} threads (rival: our dense flash attention, all pairs)`,
+        task: `forward and backward of ${H} heads of ${D}, ${T} tokens, ${dtype}, ${device === 'cpu' ? `${core.threads()} threads` : device} (rival: our dense flash attention, all pairs)`,
         ours: sideOf(ours, () => ({ share_of_dense_work: share() })),
-        rival: sideOf(new AttentionSide(core, 'our dense flash attention', { causal })),
+        rival: sideOf(new AttentionSide(core, 'our dense flash attention', { causal }, size)),
         equal: async () => {
           if (share() > 0.0626) throw new Error(`${percent(share())} of the dense work`);
           await ours.expectRight();
@@ -164,6 +174,7 @@ function againstDense(core, nn, kind, block, causal) {
 
 /** The same band, narrower and wider: time should fall as its work does. */
 function againstDenser(core, nn, block, part) {
+  const { T, H } = onCpu;
   const name = `sparse/attention/16K/density/block ${block}/${part * 100} % vs 25 %`;
   const drawingOf = (density) =>
     nn.sparseLayout(
@@ -178,8 +189,8 @@ function againstDenser(core, nn, block, part) {
   return {
     name,
     make: () => {
-      const ours = new AttentionSide(core, 'ours', { causal: false, drawing: drawingOf(part) });
-      const rival = new AttentionSide(core, 'a band of 25 %', { causal: false, drawing: drawingOf(0.25) });
+      const ours = new AttentionSide(core, 'ours', { causal: false, drawing: drawingOf(part) }, onCpu);
+      const rival = new AttentionSide(core, 'a band of 25 %', { causal: false, drawing: drawingOf(0.25) }, onCpu);
       return {
         name,
         task: `forward and backward of a band, ${T} tokens, f32, ${core.threads()} threads (rival: a wider band; in proportion the ratio is ratio_of_work)`,
@@ -296,7 +307,7 @@ export function benches({ core, require }) {
   return [
     ...kinds.flatMap((kind) =>
       (kind === 'fixed' ? [16] : [64, 16]).flatMap((block) =>
-        [false, true].map((causal) => againstDense(core, nn, kind, block, causal)),
+        [false, true].map((causal) => againstDense(core, nn, { kind, block, causal })),
       ),
     ),
     ...[64, 16].flatMap((block) => [0.03125, 0.0625, 0.125].map((part) => againstDenser(core, nn, block, part))),

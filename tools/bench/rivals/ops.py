@@ -15,13 +15,13 @@ DTYPES = {
 }
 
 
-def load(described):
-    """Reads one raw file as a tensor of its own."""
+def load(described, device):
+    """Reads one raw file as a tensor of its own, on a device."""
     dtype, shape = DTYPES[described["dtype"]], described["shape"]
     count = 1
     for dim in shape:
         count *= dim
-    return torch.from_file(described["file"], shared=False, size=count, dtype=dtype).clone().view(shape)
+    return torch.from_file(described["file"], shared=False, size=count, dtype=dtype).clone().view(shape).to(device)
 
 
 def layer_norm(x, p):
@@ -45,9 +45,9 @@ def attention(x, p, masked):
 def alibi_bias(x, p):
     """The additive mask that SDPA needs for causal ALiBi: [1, H, T, T], made once."""
     tokens = x["qkv"].shape[1]
-    at = torch.arange(tokens)
+    at = torch.arange(tokens, device=x["qkv"].device)
     bias = x["slopes"].view(1, -1, 1, 1) * (at.view(1, 1, 1, -1) - at.view(1, 1, -1, 1))
-    bias.masked_fill_(torch.ones(tokens, tokens, dtype=torch.bool).triu(1), float("-inf"))
+    bias.masked_fill_(torch.ones(tokens, tokens, dtype=torch.bool, device=at.device).triu(1), float("-inf"))
     return bias.to(x["qkv"].dtype)
 
 
@@ -57,7 +57,9 @@ def softmax_cross_entropy(x, p):
     with torch.enable_grad():
         losses = F.cross_entropy(logits, x["targets"].long(), ignore_index=-100, reduction="none")
         (gradient,) = torch.autograd.grad(losses.sum() * p["scale"], logits)
-    return {"losses": losses.detach(), "dlogits": gradient}
+    # Of 16-bit logits its losses have 8 bits, ours 24.
+    exact = {"losses": losses.detach()} if losses.dtype == torch.float32 else {}
+    return {**exact, "dlogits": gradient}
 
 
 def dropout(x, p):
@@ -93,6 +95,7 @@ OPS = {
     "linear": linear,
     "sdpa_mask": lambda x, p: attention(x, p, True),
     "sdpa_causal": lambda x, p: attention(x, p, False),
+    "memcpy": lambda x, p: {"y": torch.empty_like(x["x"]).copy_(x["x"])},
     "softmax_cross_entropy": softmax_cross_entropy,
     "sum": sums,
     "square_sum": lambda x, p: {"squareSum": torch.linalg.vector_norm(x["x"]) ** 2},
@@ -100,17 +103,29 @@ OPS = {
 }
 
 
-class Op:
-    """An op without state."""
+class Side:
+    """What all have: the inputs on their device, and waiting for it."""
 
     def __init__(self, spec):
         torch.set_num_threads(spec["threads"])
+        self.device = torch.device(spec["device"])
+        self.inputs = {name: load(described, self.device) for name, described in spec["inputs"].items()}
+
+    def finish(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+class Op(Side):
+    """An op without state."""
+
+    def __init__(self, spec):
         if spec["op"] not in OPS:
             raise NotImplementedError(f"rivals/ops.py has no {spec['op']}")
         self.op, self.parameters, self.backward = OPS[spec["op"]], spec["parameters"], spec["backward"]
-        self.inputs = {name: load(described) for name, described in spec["inputs"].items()}
-        self.gradients = {name: load(described) for name, described in spec["gradients"].items()}
-        if "qkv" in self.inputs:
+        super().__init__(spec)
+        self.gradients = {name: load(described, self.device) for name, described in spec["gradients"].items()}
+        if "slopes" in self.inputs:
             self.inputs["bias"] = alibi_bias(self.inputs, self.parameters)
         self.leaves = [n for n, t in self.inputs.items() if t.is_floating_point() and n not in ("bias", "slopes")]
         if self.backward:
@@ -134,17 +149,80 @@ class Op:
         return write(folder, self.compute())
 
 
-class AdamW:
+class Sdpa(Side):
+    """Causal attention alone, of queries, keys and values that lie as it likes them: [B, H, T, D], each of its own."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        qkv, heads = self.inputs.pop("qkv"), spec["parameters"]["heads"]
+        batch, tokens, width = qkv.shape
+        self.shape = (batch, tokens, heads, width // heads // 3)
+        parts = qkv.view(batch, tokens, heads, 3, -1).permute(3, 0, 2, 1, 4).contiguous().unbind(0)
+        self.parts = [part.detach().requires_grad_(spec["backward"]) for part in parts]
+        self.gradient = None
+        if spec["backward"]:
+            out = load(spec["gradients"]["out"], self.device)
+            self.gradient = out.view(self.shape).transpose(1, 2).contiguous()
+
+    def compute(self):
+        out = F.scaled_dot_product_attention(*self.parts, is_causal=True)
+        if self.gradient is None:
+            return out, None
+        return out, torch.autograd.grad(out, self.parts, self.gradient)
+
+    def run(self):
+        self.compute()
+
+    def outputs(self, folder):
+        out, gradients = self.compute()
+        results = {"out": out.transpose(1, 2).flatten(2)}
+        if gradients:
+            # [3, B, H, T, D] as ours lies: [B, T, H, 3, D].
+            results["dqkv"] = torch.stack(gradients).permute(1, 3, 2, 0, 4).flatten(2)
+        return write(folder, results)
+
+
+class Product(Side):
+    """y = a b in bf16, of operands from the formula of ../cuda/gemm.mjs; its bits are hashed as there."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        m, n, k = spec["M"], spec["N"], spec["K"]
+        self.a = self.operand(m * k, 1)
+        self.b = self.operand(n * k, 2)
+        self.a = self.a.view(k, m).T if spec["a"] else self.a.view(m, k)
+        self.b = self.b.view(n, k).T if spec["b"] else self.b.view(k, n)
+
+    def operand(self, count, seed):
+        h = (torch.arange(seed, seed + count, device=self.device) * 0x9E3779B1) & 0xFFFFFFFF
+        h ^= h >> 15
+        h = (h * 0x2C1B3C6D) & 0xFFFFFFFF
+        h ^= h >> 12
+        return ((h % 13 - 6) / 4).to(torch.bfloat16)
+
+    def run(self):
+        return torch.matmul(self.a, self.b)
+
+    def outputs(self, _folder):
+        bits = self.run().flatten().view(torch.int16).to(torch.int64) & 0xFFFF
+        weights = (torch.arange(bits.numel(), device=self.device) * 0x9E3779B1) & 0xFFFFFFFF | 1
+        return {"hash": int((bits * weights).sum()) & 0xFFFFFFFF}
+
+
+class AdamW(Side):
     """The bare fused step; a bf16 gradient is widened and a bf16 copy written by passes of their own, as trainers do."""
 
     def __init__(self, spec):
-        torch.set_num_threads(spec["threads"])
-        self.inputs = {name: load(described) for name, described in spec["inputs"].items()}
+        super().__init__(spec)
+        # Larger than what is carried in files: the same numbers again and again.
+        for name, tensor in self.inputs.items():
+            self.inputs[name] = tensor.repeat(spec.get("repeats", 1))
+        self.shown = self.inputs["p"].numel() // spec.get("repeats", 1)
         p = self.inputs["p"].requires_grad_()
         decay = spec["parameters"].get("decay", 0)
         self.optimizer = torch.optim.AdamW([p], lr=1e-2, weight_decay=decay, fused=True)
         self.optimizer.state[p] = {
-            "step": torch.tensor(0.0),
+            "step": torch.tensor(0.0, device=self.device),
             "exp_avg": self.inputs["m"],
             "exp_avg_sq": self.inputs["v"],
         }
@@ -161,7 +239,9 @@ class AdamW:
     def outputs(self, folder):
         self.run()
         results = {name: self.inputs[name] for name in ("p", "m", "v")}
-        return write(folder, results if self.copy is None else {**results, "copy": self.copy})
+        if self.copy is not None:
+            results["copy"] = self.copy
+        return write(folder, {name: tensor[: self.shown] for name, tensor in results.items()})
 
 
 def write(folder, tensors):
@@ -169,8 +249,17 @@ def write(folder, tensors):
     files = {}
     for name, tensor in tensors.items():
         files[name] = os.path.join(folder, f"output-{name}.bin")
-        tensor.detach().to(torch.float32).contiguous().numpy().tofile(files[name])
+        tensor.detach().to(torch.float32).contiguous().cpu().numpy().tofile(files[name])
     return files
 
 
-serve(lambda spec: AdamW(spec) if spec["op"] == "adamw" else Op(spec))
+KINDS = {"adamw": AdamW, "sdpa_bare": Sdpa, "product": Product}
+
+
+def release():
+    """Our side needs the memory that PyTorch would keep for itself."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+serve(lambda spec: KINDS.get(spec["op"], Op)(spec), release)
