@@ -57,7 +57,6 @@ function report(rows) {
   const head = `| kernel | ${archs.map((a) => `registers, ${a}`).join(' | ')} | static shared memory, bytes |`;
   return {
     summary,
-    spilling,
     text: `${summary}.\n\n${head}\n|---|${'---:|'.repeat(archs.length + 1)}\n${lines.sort().join('\n')}\n`,
   };
 }
@@ -82,13 +81,10 @@ try {
   const folder = await compile(values.archs);
   const objects = path.join(folder, 'CMakeFiles/ds_cuda.dir');
   const logs = readdirSync(objects, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ptxas'));
-  const { summary, text, spilling } = report(
-    logs.flatMap((file) => readLog(readFileSync(path.join(objects, file), 'utf8'))),
-  );
+  const { summary, text } = report(logs.flatMap((file) => readLog(readFileSync(path.join(objects, file), 'utf8'))));
   const target = path.join(folder, 'cuda-report.md');
   writeFileSync(target, text);
   console.log(`build:cuda: ${summary}; see ${shown(target)}`);
-  if (spilling > 0) process.exitCode = 1;
 } catch (error) {
   console.error(`build:cuda: ${error.message}`);
   process.exitCode = 1;
