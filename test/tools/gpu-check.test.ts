@@ -40,7 +40,7 @@ function readRun(out: string, { status, stderr }: { status: number | null; stder
 }
 
 /** No Python with torch: what has no rival must still be right. */
-const environment = { ...process.env, DS_BENCH_PYTHON: '/nowhere/python3' };
+const environment: NodeJS.ProcessEnv = { ...process.env, DS_BENCH_PYTHON: '/nowhere/python3' };
 
 function check(...args: string[]): Run {
   const options = { encoding: 'utf8', cwd: root, env: environment } as const;
@@ -148,6 +148,35 @@ describeEmulated(`the GPU check${emulated ? '' : ' (no emulated device was built
     expect(run.checks).toEqual([expect.objectContaining({ stage: 'library', outcome: 'failed' })]);
     expect(run.table).toContain(`${missing} is not there`);
   });
+
+  const built = existsSync(path.join(root, 'packages/core-native/build/Release/ds-core-cuda.so'));
+  (built ? it.skip : it)(
+    'compiles a library for the GPU at hand where none fits',
+    () => {
+      const made = path.join(root, 'packages/core-native/build-gpu-check');
+      const programs = {
+        'nvidia-smi': 'echo "NVIDIA Test, 8.6, 580.1, 24 GiB, 1700 MHz, 300 W"',
+        nvcc: 'echo release 13.0',
+        cmake: `echo "$@" >> ${folder}/cmake.log; cp "${process.env.DS_CUDA_LIBRARY}" ${made}/ds-core-cuda.so`,
+      };
+      for (const [name, script] of Object.entries(programs))
+        writeFileSync(path.join(folder, name), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+      const { DS_CUDA_LIBRARY: _, ...rest } = environment;
+      const env = { ...rest, PATH: `${folder}:${process.env.PATH}` };
+      const args = [program, '--tiny', '--out', folder, '--stage', 'cases', '--filter', 'scale_add'];
+      const run = readRun(folder, spawnSync(process.execPath, args, { encoding: 'utf8', cwd: root, env }));
+      rmSync(made, { recursive: true, force: true });
+      expect(readFileSync(path.join(folder, 'cmake.log'), 'utf8')).toMatch(
+        /^-S .*csrc\/cuda -B .* -DCMAKE_CUDA_ARCHITECTURES=86-real .*\n--build .* -j \d+\n$/m,
+      );
+      expect(run.table).toMatch(/NVIDIA Test, compute capability 8\.6.*driver 580\.1, nvcc 13\.0/);
+      expect(run.table).toMatch(
+        /CUDA library: compiled on the spot in [\d.]+ s, because: .*ds-core-cuda\.so is not there/,
+      );
+      expect(run.status).toBe(0);
+    },
+    60_000,
+  );
 
   it('runs from its bundle where nothing of ours is installed', () => {
     const packed = path.join(folder, 'bundle');

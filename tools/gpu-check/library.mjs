@@ -25,7 +25,7 @@ export function problemWith(library) {
   });
   if (status === 0) return '';
   const said = `${error?.message ?? ''}${stderr ?? ''}`;
-  return said.split('\n').find((line) => /Error/.test(line)) ?? said.slice(-300);
+  return said.split('\n').find((line) => /^\w*Error\b.*: /.test(line)) ?? said.slice(-300);
 }
 
 /** Compiles ds-core-cuda.so for one architecture, such as '90', and gives its path. @throws Error with the compiler's words */
@@ -50,7 +50,7 @@ function compile(architecture, timeoutMs) {
     const { status, stdout, stderr, error } = spawnSync('cmake', args, {
       encoding: 'utf8',
       maxBuffer: 2 ** 26,
-      timeout: Math.max(1000, end - performance.now()),
+      timeout: Math.max(1000, Math.round(end - performance.now())),
     });
     if (status !== 0)
       throw new Error(`cmake ${args[0]} failed: ${error?.message ?? ''}${`${stdout}${stderr}`.slice(-3000)}`);

@@ -109,12 +109,12 @@ def finish(device):
 
 
 class Step:
-    """A training step: bf16 products of float32 weights by autocast, as PyTorch's users train, and the fused AdamW."""
+    """A training step with the fused AdamW; `bf16`: products in bf16 of float32 weights, as PyTorch's users train."""
 
     def __init__(self, spec):
         self.device = torch.device(spec["device"])
         torch.set_num_threads(spec["threads"])
-        sizes = spec["sizes"]
+        sizes, self.bf16 = spec["sizes"], spec["bf16"]
         self.model = Bloom(sizes, self.device, torch.float32, spec.get("folder"))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
         t = torch.arange(sizes["length"] + 1)
@@ -124,7 +124,7 @@ class Step:
 
     def run(self):
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             logits = self.model(self.rows[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), self.rows[:, 1:].flatten())
         loss.backward()
