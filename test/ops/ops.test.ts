@@ -19,6 +19,7 @@ import { allSpecs } from './specs';
 const { isa: best, supported } = cpuFeatures();
 const allThreads = threads();
 const cuda = cudaDevices().devices.length > 0;
+const itOnCuda = cuda ? it : it.skip;
 
 afterEach(() => {
   setThreads(allThreads);
@@ -55,7 +56,6 @@ function firstDifference(a: Outcome, b: Outcome): string | undefined {
 
 for (const spec of allSpecs()) {
   describe(spec.op, () => {
-    const kernel = cuda && native.has_cuda_kernel(spec.op);
     for (const c of spec.cases.filter((c) => !c.bench)) {
       for (const isa of supported) {
         it(`equals the specification on cpu with ${isa}: ${c.name}`, async () => {
@@ -64,7 +64,7 @@ for (const spec of allSpecs()) {
         }, 30000);
       }
 
-      (kernel ? it : it.skip)(
+      itOnCuda(
         `equals the specification on cuda${cuda ? '' : ' (not built here)'}: ${c.name}`,
         () => expectOn('cuda:0', spec, c),
         120000,
@@ -91,3 +91,17 @@ for (const spec of allSpecs()) {
     }
   });
 }
+
+describe('the CUDA library', () => {
+  itOnCuda('has a kernel for every op', () => {
+    expect(Object.keys(native.signatures).filter((op) => !native.has_cuda_kernel(op))).toEqual([]);
+  });
+
+  it('is walked by the same cases as the CPU', () => {
+    const cases = allSpecs().reduce((n, spec) => n + spec.cases.filter((c) => !c.bench).length, 0);
+    console.log(
+      `${cases} cases of ${allSpecs().length} ops ${cuda ? 'run on' : 'are skipped: there is no'} emulated CUDA device`,
+    );
+    expect(cases).toBeGreaterThan(600);
+  });
+});
