@@ -39,6 +39,16 @@ export function readCuda(native: typeof CoreNative | undefined): CudaNumbers {
   };
 }
 
+/** NCCL, which groups of ranks with GPUs need. */
+export function probeNccl(native: typeof CoreNative | undefined): Finding {
+  const { path: file, version, tried } = native?.findNccl() ?? { path: '', version: '', tried: [] };
+  const gpus = native?.cudaDevices().devices.length ?? 0;
+  if (version) return { name: 'nccl', status: 'good', found: `NCCL ${version}`, chosen: file };
+  const why = tried.map(({ path: candidate, problem }) => `${candidate}: ${problem}`).join('; ');
+  const needed = gpus > 1 ? 'several GPUs cannot work together without it' : 'only several GPUs need it';
+  return { name: 'nccl', status: gpus > 1 ? 'warn' : 'info', found: `no NCCL; ${needed}`, why: `tried ${why}` };
+}
+
 export function probeCuda(native: typeof CoreNative | undefined): Finding {
   const numbers = readCuda(native);
   const found = [
