@@ -31,6 +31,15 @@ describeWithHeaders(`CUDA emulated on the CPU${headers ? '' : " (CUDA's headers 
     expect(status).toBe(0);
   });
 
+  it.each(['cublaslt', 'auto', 'internal', 'missing'])(
+    'gives products to cuBLASLt as its interface wants: %s',
+    (mode) => {
+      const { status, output } = run('./cublaslt', ['./ds-core-cuda-emulated.so', './libcublasLt-fake.so', mode]);
+      expect(output).toMatch(/^\d+ passed, 0 failed\n$/);
+      expect(status).toBe(0);
+    },
+  );
+
   // From last to first, beginning anywhere: a result that depends on the order of threads lacks a barrier.
   it('runs every kernel as its specification says', () => {
     const { status, output } = run('./kernels', ['./ds-core-cuda-emulated.so', '5']);

@@ -15,7 +15,7 @@ function contents(dir: string, tag: string): string {
   using reader = CheckpointReader.open(dir, tag);
   return reader.manifest.parameters
     .flatMap(({ name, shape }) =>
-      (['fp32', 'exp_avg', 'exp_avg_sq'] as const).map((state) => {
+      reader.states.map((state) => {
         const values = reader.read(
           name,
           state,
@@ -93,4 +93,43 @@ describe('a checkpoint', () => {
       expect(of(`resumed ${stage}`).weights).toEqual(of(`unbroken ${stage}`).weights);
     }
   });
+});
+
+describe.each(['Lamb', 'Lion'])('a checkpoint of %s', (type) => {
+  const settings = (stage: number) => ({
+    ...config(stage),
+    optimizer: { type, params: { lr: 1e-3, weight_decay: 0.05 } },
+  });
+  let dir: string;
+  beforeAll(() => {
+    dir = mkdtempSync(path.join(tmpdir(), 'ds-checkpoints-'));
+  });
+  afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+  it('goes on at another stage as if nothing had happened, and is bitwise what it was in another world', async () => {
+    const common = { model, config: settings(3) };
+    const [, unbroken] = await launchRuns(2, [
+      { ...common, name: 'save', steps: 5, save: { dir, tag: 'first' } },
+      { ...common, name: 'unbroken', steps: 10 },
+    ]);
+    const load = { dir, tag: 'first' };
+    const resumed = await launchRuns(
+      2,
+      [0, 1].map((stage) => ({ name: 'resumed', steps: 10, model, config: settings(stage), load })),
+    );
+    for (const { losses, weights } of resumed) {
+      expect(losses).toEqual(unbroken!.losses.slice(5));
+      expect(weights).toEqual(unbroken!.weights);
+    }
+    const before = contents(dir, 'first');
+    for (const [world, stage] of [
+      [1, 0],
+      [4, 1],
+      [4, 3],
+    ] as const) {
+      const tag = `again-${world}-${stage}`;
+      await launchRuns(world, [{ name: tag, steps: 5, model, config: settings(stage), load, save: { dir, tag } }]);
+      expect(contents(dir, tag) === before).toBe(true);
+    }
+  }, 120_000);
 });

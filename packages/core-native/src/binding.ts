@@ -54,6 +54,8 @@ export interface NativeRuntime {
   cuda(): NativeCuda;
   has_cuda_kernel(op: string): boolean;
   set_cuda_library(path: string): void;
+  set_cuda_gemm(choice: number, ...paths: string[]): void;
+  cuda_gemm(): string;
   cuda_emulate(devices: number, threads: number, totalMemoryBytes: number, order: number): void;
   trim(stream: Stream): void;
   owner_id(device: number, name: string): number;
@@ -61,6 +63,7 @@ export interface NativeRuntime {
   reset_peak(device: number): void;
   set_limit(device: number, bytes: number): void;
   live_tensors(): number;
+  sanitized(): boolean;
   threads(): number;
   set_threads(threads: number): void;
   cpu(): { isa: string; supported: string[] };
@@ -100,6 +103,8 @@ export interface NativeOps {
   fill_normal(stream: Stream, y: Id, mean: number, std: number, seed: number, offset: number): void;
   gelu(stream: Stream, y: Id, x: Id): void;
   gelu_backward(stream: Stream, dx: Id, dy: Id, x: Id): void;
+  silu_gate(stream: Stream, y: Id, gate: Id, up: Id): void;
+  silu_gate_backward(stream: Stream, dgate: Id, dup: Id, dy: Id, gate: Id, up: Id): void;
   dropout(stream: Stream, y: Id, x: Id, residual: OptionalId, p: number, seed: number, offset: number): void;
   embedding(stream: Stream, y: Id, ids: Id, table: Id): void;
   embedding_backward(stream: Stream, dtable: Id, dy: Id, ids: Id, accumulate: boolean): void;
@@ -112,6 +117,12 @@ export interface NativeOps {
   // biome-ignore format: one op a line
   adamw(stream: Stream, p: Id, m: Id, v: Id, copy: OptionalId, grad: Id, lr: number, beta1: number, beta2: number, eps: number, weightDecay: number, biasCorrection1: number, biasCorrection2: number, gradScale: number, decoupled: boolean): void;
   // biome-ignore format: one op a line
+  lamb_moments(stream: Stream, m: Id, v: Id, squares: Id, p: Id, grad: Id, beta1: number, beta2: number, eps: number, weightDecay: number, gradScale: number, accumulate: boolean): void;
+  // biome-ignore format: one op a line
+  lamb_step(stream: Stream, p: Id, copy: OptionalId, m: Id, v: Id, squares: Id, rate: number, eps: number, weightDecay: number, minCoefficient: number, maxCoefficient: number): void;
+  // biome-ignore format: one op a line
+  lion(stream: Stream, p: Id, m: Id, copy: OptionalId, grad: Id, lr: number, beta1: number, beta2: number, weightDecay: number, gradScale: number): void;
+  // biome-ignore format: one op a line
   linear(stream: Stream, y: Id, pre: OptionalId, x: Id, weight: Id, bias: OptionalId, residual: OptionalId, gelu: boolean): void;
   linear_backward_input(stream: Stream, dx: Id, dy: Id, weight: Id, accumulate: boolean): void;
   // biome-ignore format: one op a line
@@ -120,6 +131,10 @@ export interface NativeOps {
   layer_norm(stream: Stream, y: Id, mean: Id, rstd: Id, sum: OptionalId, x: Id, residual: OptionalId, weight: Id, bias: Id, eps: number): void;
   // biome-ignore format: one op a line
   layer_norm_backward(stream: Stream, dx: Id, dweight: Id, dbias: Id, dy: Id, dsum: OptionalId, s: Id, mean: Id, rstd: Id, weight: Id, accumulate: boolean): void;
+  // biome-ignore format: one op a line
+  rms_norm(stream: Stream, y: Id, rstd: Id, sum: OptionalId, x: Id, residual: OptionalId, weight: Id, eps: number): void;
+  // biome-ignore format: one op a line
+  rms_norm_backward(stream: Stream, dx: Id, dweight: Id, dy: Id, dsum: OptionalId, s: Id, rstd: Id, weight: Id, accumulate: boolean): void;
   // biome-ignore format: one op a line
   attention(stream: Stream, out: Id, lse: Id, qkv: Id, slopes: OptionalId, mask: OptionalId, heads: number, scale: number, causal: boolean, dropout: number, seed: number, offset: number): void;
   // biome-ignore format: one op a line

@@ -1,6 +1,7 @@
 /** Devices, their streams and events, and the account of their memory. */
 import type { NativeAccount, NativeCuda } from './binding';
 import { readLocalPlace } from './collectives/environment';
+import { configureCudaGemm } from './cublaslt';
 import { DsError } from './errors';
 import { native } from './loader';
 
@@ -25,7 +26,10 @@ function numberOf(name: string): number {
   const { devices, problem } = native.cuda();
   const gpu = index === undefined ? undefined : devices[Number(index)];
   if (gpu) {
-    if (Number.parseInt(gpu.capability, 10) >= leastCapability) return firstCuda + Number(index);
+    if (Number.parseInt(gpu.capability, 10) >= leastCapability) {
+      configureCudaGemm();
+      return firstCuda + Number(index);
+    }
     throw new DsError({
       code: 'DEVICE',
       op: 'device',

@@ -12,6 +12,7 @@ export {
   ProcessGroup,
   type ReduceOptions,
 } from './collectives/process-group';
+export { cudaGemmLibrary } from './cublaslt';
 export { cudaDevices, Device, type DeviceName, device, type Event, leastCapability, Stream, withOwner } from './device';
 export { DsError, type DsErrorCode, type DsErrorFields } from './errors';
 export { Graph } from './graph';
@@ -25,9 +26,13 @@ export * from './ops/dropout';
 export * from './ops/elementwise';
 export * from './ops/embedding';
 export * from './ops/fill-normal';
+export * from './ops/lamb';
 export * from './ops/layer-norm';
 export * from './ops/linear';
+export * from './ops/lion';
 export * from './ops/reduce';
+export * from './ops/rms-norm';
+export * from './ops/silu-gate';
 export {
   type SparseAttentionOptions,
   sparseAttention,

@@ -86,7 +86,7 @@ const overlaps: readonly Overlap[] = [
 
 function planAtStage(
   model: Pick<TrainableModel, 'units' | 'uses'>,
-  { zero, world }: DeepSpeedConfig,
+  { zero, world, optimizer }: DeepSpeedConfig,
   stage: ZeroStage,
   overlap: Overlap,
 ): Plan {
@@ -104,6 +104,7 @@ function planAtStage(
     reduceBucketElements: resolve(zero.reduceBucketElements, 0),
     allgatherBucketElements: resolve(zero.allgatherBucketElements, 0),
     secondGradientBuffer: overlap.secondGradientBuffer,
+    parameterNorms: optimizer.type === 'Lamb',
   });
 }
 

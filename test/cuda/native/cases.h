@@ -56,6 +56,19 @@ class Cases {
     if (!problem.empty()) std::printf("FAILED %s %s: %s\n", Op::name, what.c_str(), problem.c_str());
   }
 
+  // The stream must fail with what the kernel found wrong in the data.
+  template <class Op>
+  void refuse(const Op& op, const std::string& actual) {
+    std::string got = "no error";
+    try {
+      mirror_.run(op);
+    } catch (const Error& e) {
+      got = e.actual;
+    }
+    (got == actual ? passed : failed)++;
+    if (got != actual) std::printf("FAILED %s: %s, expected %s\n", Op::name, got.c_str(), actual.c_str());
+  }
+
  private:
   struct Comparison {
     const Mirror& mirror;
@@ -69,8 +82,11 @@ class Cases {
     void operator()(Fields&... fields) {
       (compare(fields), ...);
     }
-    template <class Scalar>
-    void compare(Scalar&) {}
+    // A number, or a group of fields.
+    template <class Field>
+    void compare(Field& field) {
+      if constexpr (requires { field.visit(*this); }) field.visit(*this);
+    }
     void compare(Optional& t) { compare(static_cast<Tensor&>(t)); }
     void compare(Tensor& t) {
       if (!t.data) return;

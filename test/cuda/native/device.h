@@ -46,7 +46,7 @@ class Mirror {
     call(library.pinned_allocate, sizeof(DsCudaFault), &fault);
     fault_ = new (fault) DsCudaFault{};
     context_ = {stream_, &scratch, this, fault_};
-    scratch_bytes_ = info.granule * 8;
+    scratch_bytes_ = info.granule * 64;
     call(library.reserve, 0, scratch_bytes_, &scratch_);
     call(library.commit, 0, scratch_, scratch_bytes_);
   }
@@ -76,23 +76,20 @@ class Mirror {
   // Runs the op on the device and gives what its memory then holds; `on_host` still has the host's pointers.
   template <class Op>
   std::vector<char> run(const Op& on_host) {
-    const DsCudaKernel* kernel = library_.find_kernel(Op::name);
-    if (!kernel) throw Error("UNSUPPORTED", Op::name, "a kernel", "none");
-    if (kernel->op_bytes != sizeof(Op)) throw Error("INTERNAL", Op::name, "the same struct on both sides", "another");
-    Op op = on_host;
-    Mover mover{*this};
-    op.visit(mover);
-    std::vector<char> after(used_);
-    call(library_.copy, stream_, device_, host_.data(), used_);
-    call(kernel->launch, &op, &context_);
-    call(library_.copy, stream_, after.data(), device_, used_);
-    call(library_.stream_synchronize, stream_);
-    if (std::exchange(fault_->raised, 0u)) {
-      DsCudaError e{};
-      fault_->describe(fault_, &e);
-      throw Error(e.code, e.op, e.expected, e.actual, e.hint);
-    }
-    return after;
+    return run_by(on_host, [&](auto&& launch) { launch(); });
+  }
+
+  // The same, out of a graph.
+  template <class Op>
+  std::vector<char> run_recorded(const Op& on_host) {
+    return run_by(on_host, [&](auto&& launch) {
+      call(library_.graph_begin, stream_);
+      launch();
+      DsCudaGraph* graph = nullptr;
+      call(library_.graph_end, stream_, &graph);
+      call(library_.graph_launch, graph, stream_);
+      call(library_.graph_destroy, graph);
+    });
   }
 
   const char* host() const { return host_.data(); }
@@ -110,9 +107,33 @@ class Mirror {
       if (t.data) t.data = static_cast<char*>(mirror.device_) + (static_cast<char*>(t.data) - mirror.host_.data());
     }
     void move(Optional& t) { move(static_cast<Tensor&>(t)); }
-    template <class Scalar>
-    void move(Scalar&) {}
+    // A number, or a group of fields.
+    template <class Field>
+    void move(Field& field) {
+      if constexpr (requires { field.visit(*this); }) field.visit(*this);
+    }
   };
+
+  template <class Op, class Queue>
+  std::vector<char> run_by(const Op& on_host, Queue&& queue) {
+    const DsCudaKernel* kernel = library_.find_kernel(Op::name);
+    if (!kernel) throw Error("UNSUPPORTED", Op::name, "a kernel", "none");
+    if (kernel->op_bytes != sizeof(Op)) throw Error("INTERNAL", Op::name, "the same struct on both sides", "another");
+    Op op = on_host;
+    Mover mover{*this};
+    op.visit(mover);
+    std::vector<char> after(used_);
+    call(library_.copy, stream_, device_, host_.data(), used_);
+    queue([&] { call(kernel->launch, &op, &context_); });
+    call(library_.copy, stream_, after.data(), device_, used_);
+    call(library_.stream_synchronize, stream_);
+    if (std::exchange(fault_->raised, 0u)) {
+      DsCudaError e{};
+      fault_->describe(fault_, &e);
+      throw Error(e.code, e.op, e.expected, e.actual, e.hint);
+    }
+    return after;
+  }
 
   static void* scratch(void* owner, size_t bytes, DsCudaError*) {
     auto& self = *static_cast<Mirror*>(owner);

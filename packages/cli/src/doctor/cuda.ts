@@ -44,9 +44,10 @@ export function probeNccl(native: typeof CoreNative | undefined): Finding {
   const { path: file, version, tried } = native?.findNccl() ?? { path: '', version: '', tried: [] };
   const gpus = native?.cudaDevices().devices.length ?? 0;
   if (version) return { name: 'nccl', status: 'good', found: `NCCL ${version}`, chosen: file };
-  const why = tried.map(({ path: candidate, problem }) => `${candidate}: ${problem}`).join('; ');
   const needed = gpus > 1 ? 'several GPUs cannot work together without it' : 'only several GPUs need it';
-  return { name: 'nccl', status: gpus > 1 ? 'warn' : 'info', found: `no NCCL; ${needed}`, why: `tried ${why}` };
+  const vain = tried.map(({ path: candidate, problem }) => `${candidate}: ${problem}`);
+  const why = vain.length > 0 ? `tried ${vain.join('; ')}` : 'DS_NCCL_LIBRARY names a file of it';
+  return { name: 'nccl', status: gpus > 1 ? 'warn' : 'info', found: `no NCCL; ${needed}`, why };
 }
 
 export function probeCuda(native: typeof CoreNative | undefined): Finding {
@@ -70,6 +71,7 @@ export function probeCuda(native: typeof CoreNative | undefined): Finding {
   const old = cuda.devices.some(({ capability }) => Number.parseInt(capability, 10) < leastCapability);
   const why = [
     `through ${cuda.path}${cuda.emulated ? ', which emulates a GPU on the CPU, for tests' : ''}`,
+    `large matrix products by ${native!.cudaGemmLibrary()}`,
     ...(old ? [`GPUs below compute capability ${leastCapability}.0 have no kernels here`] : []),
   ].join('; ');
   return { name: 'cuda', status: old ? 'warn' : 'good', found, chosen: chosen.join(', '), why };

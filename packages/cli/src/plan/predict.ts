@@ -4,6 +4,7 @@ import { bloomParameterCount } from '@ds/nn';
 import {
   adamBytesPerParam,
   type DeepSpeedConfig,
+  lionBytesPerParam,
   loadDeepSpeedConfig,
   modelStateBytes,
   parseDeepSpeedConfig,
@@ -83,8 +84,8 @@ export async function predictModel(
 /** Plans a count of parameters by the formulas: model states and traffic; nothing is known of activations. */
 export function predictCount(params: number, choice: ConfigChoice): Prediction {
   const config = planConfig(choice);
-  const { paramDtype, gradDtype, world, batch } = config;
-  const bytesPerParam = adamBytesPerParam(paramDtype, gradDtype);
+  const { paramDtype, gradDtype, world, batch, optimizer } = config;
+  const bytesPerParam = (optimizer.type === 'Lion' ? lionBytesPerParam : adamBytesPerParam)(paramDtype, gradDtype);
   const stages = allStages.map((stage): StagePlan => {
     const states = modelStateBytes({ params, world, stage, bytesPerParam });
     const { elements, bytes } = stepTraffic({

@@ -245,6 +245,26 @@ Napi::Value set_cuda_library(Info info) {
   return info.Env().Undefined();
 }
 
+// set_cuda_gemm(choice, ...paths): see DsCudaGemm. The settings of a process: the same ones may be set again.
+Napi::Value set_cuda_gemm(Info info) {
+  const CudaLibrary& library = CudaLibrary::get();
+  std::vector<std::string> texts;
+  for (size_t i = 1; i < info.Length(); ++i) texts.push_back(info[i].As<Napi::String>().Utf8Value());
+  std::vector<const char*> paths;
+  for (auto& text : texts) paths.push_back(text.c_str());
+  DsCudaGemm settings{int32_t(u32(info, 0)), paths.data(), int32_t(paths.size())};
+  if (library.table) cuda_call(library.table->set_gemm, &settings);
+  return info.Env().Undefined();
+}
+
+// cuda_gemm() -> what makes large products, empty without a CUDA library
+Napi::Value cuda_gemm(Info info) {
+  const CudaLibrary& library = CudaLibrary::get();
+  char text[4096] = "";
+  if (library.table) cuda_call(library.table->gemm_library, text, sizeof text);
+  return Napi::String::New(info.Env(), text);
+}
+
 // cuda_emulate(devices, threads, totalMemory, order): before the first use of a device
 Napi::Value cuda_emulate(Info info) {
   DsCudaEmulation settings{int32_t(u32(info, 0)), int32_t(u32(info, 1)),
@@ -286,6 +306,15 @@ Napi::Value reset_peak(Info info) {
 Napi::Value set_limit(Info info) {
   account_argument(info).set_limit(size_t(info[1].As<Napi::Number>().DoubleValue()));
   return info.Env().Undefined();
+}
+
+// sanitized(): whether tensors come from malloc, each with its own block, so that a sanitizer sees misuse
+Napi::Value sanitized(Info info) {
+#ifdef DS_SANITIZE
+  return Napi::Boolean::New(info.Env(), true);
+#else
+  return Napi::Boolean::New(info.Env(), false);
+#endif
 }
 
 Napi::Value live_tensors(Info info) {
@@ -366,6 +395,8 @@ Napi::Object install(Napi::Env env, Napi::Object exports) {
   DS_EXPORT(cuda);
   DS_EXPORT(has_cuda_kernel);
   DS_EXPORT(set_cuda_library);
+  DS_EXPORT(set_cuda_gemm);
+  DS_EXPORT(cuda_gemm);
   DS_EXPORT(cuda_emulate);
   DS_EXPORT(trim);
   DS_EXPORT(owner_id);
@@ -373,6 +404,7 @@ Napi::Object install(Napi::Env env, Napi::Object exports) {
   DS_EXPORT(reset_peak);
   DS_EXPORT(set_limit);
   DS_EXPORT(live_tensors);
+  DS_EXPORT(sanitized);
   DS_EXPORT(threads);
   DS_EXPORT(set_threads);
   DS_EXPORT(cpu);

@@ -7,12 +7,16 @@
 #include "../kernels/attention/sparse_attention.h"
 #include "../kernels/elementwise/dropout.h"
 #include "../kernels/elementwise/elementwise.h"
+#include "../kernels/elementwise/silu_gate.h"
 #include "../kernels/embedding/embedding.h"
 #include "../kernels/gemm/linear.h"
 #include "../kernels/init/fill_normal.h"
 #include "../kernels/loss/softmax_cross_entropy.h"
 #include "../kernels/norm/layer_norm.h"
+#include "../kernels/norm/rms_norm.h"
 #include "../kernels/optim/adamw.h"
+#include "../kernels/optim/lamb.h"
+#include "../kernels/optim/lion.h"
 #include "../kernels/reduce/reduce.h"
 #include "op.h"
 
@@ -25,6 +29,8 @@ using Ops = OpTable<          //
     FillNormal,               //
     Gelu,                     //
     GeluBackward,             //
+    SiluGate,                 //
+    SiluGateBackward,         //
     Dropout,                  //
     Embedding,                //
     EmbeddingBackward,        //
@@ -34,11 +40,16 @@ using Ops = OpTable<          //
     NonfiniteIndex,           //
     Argmax,                   //
     AdamW,                    //
+    LambMoments,              //
+    LambStep,                 //
+    Lion,                     //
     Linear,                   //
     LinearBackwardInput,      //
     LinearBackwardWeight,     //
     LayerNorm,                //
     LayerNormBackward,        //
+    RmsNorm,                  //
+    RmsNormBackward,          //
     Attention,                //
     AttentionBackward,        //
     AttentionCached,          //

@@ -11,9 +11,10 @@ namespace {
 
 std::mutex mutex;
 
+// Never destroyed: the watcher's thread may run until the process has ended.
 NcclLibrary& opened() {
-  static NcclLibrary library;
-  return library;
+  static auto* library = new NcclLibrary;
+  return *library;
 }
 
 // Gives the first function that is missing; null when all are there.
@@ -85,7 +86,7 @@ const NcclLibrary& NcclLibrary::get() {
   for (auto& t : library.tried) tried += (tried.empty() ? "" : "; ") + t.path + ": " + t.problem;
   throw Error(
       "UNSUPPORTED", "open NCCL", "libnccl.so.2, for tensors of a GPU in a group of several ranks",
-      tried.empty() ? "none" : tried,
+      tried.empty() ? "no file to try: the GPU is emulated" : tried,
       "install NCCL 2.14 or later (Debian: libnccl2; pip: nvidia-nccl-cu12), or set DS_NCCL_LIBRARY to the file");
 }
 

@@ -27,6 +27,7 @@ class CudaContext {
       : op_(op), context_(context), device_(device_properties(context.stream->device)) {}
 
   const char* op() const { return op_; }
+  int device() const { return context_.stream->device; }
   cudaStream_t stream() const { return context_.stream->handle; }
   int multiprocessors() const { return device_.multiprocessors; }
   size_t shared_memory_per_block() const { return device_.shared_memory_per_block; }

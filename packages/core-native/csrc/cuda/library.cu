@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "context.h"
+#include "cublaslt.h"
 
 struct DsCudaEvent {
   int device;
@@ -303,6 +304,14 @@ const DsCudaKernel* find_kernel(const char* name) {
   return nullptr;
 }
 
+int set_gemm(const DsCudaGemm* settings, DsCudaError* error) {
+  return guarded("configure products", error, [&] { configure_gemm(*settings); });
+}
+
+int gemm_library(char* text, size_t bytes, DsCudaError* error) {
+  return guarded("describe products", error, [&] { std::snprintf(text, bytes, "%s", describe_gemm().c_str()); });
+}
+
 #ifdef DS_CUDA_EMU
 int emulate(const DsCudaEmulation* settings, DsCudaError* error) {
   return guarded("emulate", error, [&] {
@@ -345,6 +354,8 @@ constexpr DsCudaLibrary kLibrary{
     graph_launch,
     graph_destroy,  //
     find_kernel,
+    set_gemm,
+    gemm_library,
 };
 
 }  // namespace

@@ -133,6 +133,18 @@ __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const uint32_t (&a)[4
 #endif
 }
 
+// 2^x within 2^-22 of itself; 0 where that is subnormal.
+__device__ __forceinline__ float exp2_fast(float x) {
+#ifdef DS_CUDA_EMU
+  float power = std::exp2(x);
+  return power < 0x1p-126f ? 0.0f : power;
+#else
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+#endif
+}
+
 // Rounds to TF32's 10 bits of fraction, to nearest, ties away from zero.
 __device__ __forceinline__ uint32_t to_tf32(float x) {
 #ifdef DS_CUDA_EMU

@@ -6,8 +6,11 @@
 namespace ds::cuda {
 
 struct Sum {
-  static constexpr float kNeutral = 0;
-  __device__ float operator()(float a, float b) const { return a + b; }
+  static constexpr int kNeutral = 0;
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a + b;
+  }
 };
 struct Max {
   static constexpr float kNeutral = -INFINITY;
@@ -15,9 +18,9 @@ struct Max {
   __device__ float operator()(float a, float b) const { return a > b || a != a ? a : b; }
 };
 
-// All 32 lanes must call it.
-template <class Combine = Sum>
-__device__ __forceinline__ float warp_reduce(float x, Combine combine = {}) {
+// All 32 lanes must call it. T: a number of 4 or 8 bytes that `Combine` takes.
+template <class Combine = Sum, class T>
+__device__ __forceinline__ T warp_reduce(T x, Combine combine = {}) {
 #pragma unroll
   for (int flip = kWarp / 2; flip > 0; flip /= 2) x = combine(x, __shfl_xor_sync(kAllLanes, x, flip));
   return x;
@@ -25,9 +28,9 @@ __device__ __forceinline__ float warp_reduce(float x, Combine combine = {}) {
 
 // All threads of the block must call it; `rank` is the thread's number in the block and `threads` their number. Several
 // values (N) at the price of one barrier.
-template <class Combine, int N>
-__device__ __forceinline__ void block_reduce(float (&x)[N], int rank, int threads, Combine combine = {}) {
-  DS_SHARED(float[kWarp * N], partial);
+template <class Combine, class T, int N>
+__device__ __forceinline__ void block_reduce(T (&x)[N], int rank, int threads, Combine combine = {}) {
+  DS_SHARED(T[kWarp * N], partial);
 #pragma unroll
   for (int i = 0; i < N; ++i) x[i] = warp_reduce(x[i], combine);
   if (threads == kWarp) return;
@@ -38,13 +41,13 @@ __device__ __forceinline__ void block_reduce(float (&x)[N], int rank, int thread
   }
   __syncthreads();
 #pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = warp_reduce(lane < warps ? partial[lane * N + i] : Combine::kNeutral, combine);
+  for (int i = 0; i < N; ++i) x[i] = warp_reduce(lane < warps ? partial[lane * N + i] : T(Combine::kNeutral), combine);
   __syncthreads();  // the next call writes `partial` again
 }
 
-template <class Combine = Sum>
-__device__ __forceinline__ float block_reduce(float x, int rank, int threads, Combine combine = {}) {
-  float one[1] = {x};
+template <class Combine = Sum, class T>
+__device__ __forceinline__ T block_reduce(T x, int rank, int threads, Combine combine = {}) {
+  T one[1] = {x};
   block_reduce(one, rank, threads, combine);
   return one[0];
 }

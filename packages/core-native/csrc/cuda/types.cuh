@@ -78,10 +78,37 @@ __device__ __forceinline__ void store(T* p, const Pack<T, N>& pack) {
   for (int i = 0; i < kWords; ++i) reinterpret_cast<W*>(p)[i] = words[i];
 }
 
+// The first `count` of N elements; those beyond are 0, or left alone by the store. kWhole: `p` is aligned as for load.
+template <int N, bool kWhole, class T>
+__device__ __forceinline__ Pack<T, N> load_up_to(int64_t count, const T* p) {
+  if (kWhole && count >= N) return load<N>(p);
+  Pack<T, N> pack{};
+#pragma unroll
+  for (int k = 0; k < N; ++k)
+    if (k < count) pack.at[k] = p[k];
+  return pack;
+}
+template <bool kWhole, int N, class T>
+__device__ __forceinline__ void store_up_to(int64_t count, T* p, const Pack<T, N>& pack) {
+  if (kWhole && count >= N) return store(p, pack);
+#pragma unroll
+  for (int k = 0; k < N; ++k)
+    if (k < count) p[k] = pack.at[k];
+}
+
 // Whether pointers allow 16-byte accesses. A view may start at any element. Null (absent) is fine.
 template <class... Pointers>
 bool aligned_16(Pointers... p) {
   return ((reinterpret_cast<uintptr_t>(p) | ...) & 15) == 0;
+}
+
+// Calls fn<N>(first, count), N elements an access, for the whole packs of [0, n) and for what is left; for all of it
+// one by one where a pointer does not allow 16-byte accesses.
+template <class T, class F>
+void in_packs(int64_t n, bool aligned, F&& fn) {
+  int64_t whole = aligned ? n / kPack<T> * kPack<T> : 0;
+  if (whole > 0) fn.template operator()<kPack<T>>(int64_t(0), whole);
+  if (whole < n) fn.template operator()<1>(whole, n - whole);
 }
 
 }  // namespace ds::cuda

@@ -11,7 +11,7 @@
 extern "C" {
 
 // Raise it with every change below: the addon refuses a library of another version.
-constexpr uint32_t kDsCudaAbiVersion = 2;
+constexpr uint32_t kDsCudaAbiVersion = 3;
 
 struct DsCudaError {
   char code[16], op[64], expected[256], actual[512], hint[256];  // the fields of ds::Error, cut to fit
@@ -65,6 +65,13 @@ struct DsCudaEmulation {
   uint64_t order;
 };
 
+// Which library makes large matrix products.
+struct DsCudaGemm {
+  int32_t choice;  // 0: cuBLASLt where it is found and the faster one; 1: it, wherever it can; 2: our own kernels
+  const char* const* paths;  // of cuBLASLt, for dlopen, in this order
+  int32_t path_count;
+};
+
 struct DsCudaLibrary {
   uint32_t version;
   // Null in the real library. Sets what the emulated devices are; before the first use of one.
@@ -107,6 +114,12 @@ struct DsCudaLibrary {
   int (*graph_destroy)(DsCudaGraph* graph, DsCudaError* error);
 
   const DsCudaKernel* (*find_kernel)(const char* name);  // null where this library has none for the op
+
+  // Before the first product, later only the same again; without it, our own kernels for all. cuBLASLt is opened when
+  // it is first needed, which takes up to two seconds.
+  int (*set_gemm)(const DsCudaGemm* settings, DsCudaError* error);
+  // What makes large products: name, version and path, or what was tried in vain. Opens cuBLASLt if it must.
+  int (*gemm_library)(char* text, size_t bytes, DsCudaError* error);
 };
 
 // The one exported symbol.

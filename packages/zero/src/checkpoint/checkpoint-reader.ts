@@ -65,6 +65,11 @@ export class CheckpointReader implements Disposable {
     return values;
   }
 
+  /** What is stored of every parameter. */
+  get states(): readonly StateName[] {
+    return this.manifest.states ?? stateNames;
+  }
+
   [Symbol.dispose](): void {
     for (const file of this.#files) file.close();
     this.#files.length = 0;
@@ -83,7 +88,7 @@ export class CheckpointReader implements Disposable {
       }
     }
     for (const { name, shape } of this.manifest.parameters)
-      for (const state of stateNames) {
+      for (const state of this.states) {
         const pieces = this.#pieces.get(`${name}/${state}`) ?? [];
         pieces.sort((a, b) => a.start - b.start);
         let covered = 0;
@@ -157,7 +162,8 @@ function readManifest(folder: string): CheckpointManifest {
     Array.isArray(manifest.parameters) &&
     Array.isArray(manifest.files) &&
     manifest.files.every((name) => /^states-\d+-of-\d+\.safetensors$/.test(name)) &&
-    typeof manifest.scheduler === 'object';
+    typeof manifest.scheduler === 'object' &&
+    (manifest.states ?? stateNames).every((name) => stateNames.includes(name));
   if (!whole)
     throw new DsError({
       code: 'CHECKPOINT',

@@ -9,12 +9,23 @@
  */
 import path = require('node:path');
 
-import { DsError } from '@ds/core-native';
+import { DsError, type Tensor } from '@ds/core-native';
+import type { UnitStorage } from '../partition/unit-storage';
 
-/** The states of every element, by DeepSpeed's names: master weight and Adam's moments. */
+/** The states that an element may have, by DeepSpeed's names: master weight and moments. */
 export const stateNames = ['fp32', 'exp_avg', 'exp_avg_sq'] as const;
 
 export type StateName = (typeof stateNames)[number];
+
+/** The states that a unit's optimizer keeps; Lion has no second moment. */
+export function statesOf({ master, m, v }: UnitStorage): [StateName, Tensor][] {
+  const states: [StateName, Tensor][] = [
+    ['fp32', master],
+    ['exp_avg', m],
+  ];
+  if (v) states.push(['exp_avg_sq', v]);
+  return states;
+}
 
 export interface CheckpointManifest {
   readonly format: 'ds-checkpoint';
@@ -24,6 +35,8 @@ export interface CheckpointManifest {
   /** What wrote it; of no consequence to who reads it. */
   readonly writer: { readonly world: number; readonly stage: number };
   readonly parameters: readonly { readonly name: string; readonly shape: readonly number[] }[];
+  /** Of every parameter. Checkpoints from before there was a choice do not say it, and have them all. */
+  readonly states?: readonly StateName[];
   readonly files: readonly string[];
   /** What the caller keeps beside the model: data position, model config, ... */
   readonly extra: Readonly<Record<string, unknown>>;

@@ -2,14 +2,14 @@
 import { DsError, keep } from '@ds/core-native';
 import type { ZeroEngine } from '../engine/engine';
 import { CheckpointReader } from './checkpoint-reader';
-import type { CheckpointManifest } from './layout';
+import { type CheckpointManifest, statesOf } from './layout';
 
 /**
  * Puts weights, optimizer state and schedule back as they were saved. All ranks call it alike.
  *
  * @param tag default: the last complete one
  * @returns what the caller gave to `saveCheckpoint` as `extra`
- * @throws CHECKPOINT when there is none, or it belongs to another model
+ * @throws CHECKPOINT when there is none, or it belongs to another model or an optimizer with other states
  */
 export async function loadCheckpoint(
   engine: ZeroEngine,
@@ -18,12 +18,9 @@ export async function loadCheckpoint(
 ): Promise<Readonly<Record<string, unknown>>> {
   using reader = CheckpointReader.open(dir, tag);
   expectSameModel(engine, reader.manifest, reader.path);
+  expectSameStates(engine, reader);
   for (const storage of engine.storages) {
-    const states = [
-      ['fp32', storage.master],
-      ['exp_avg', storage.m],
-      ['exp_avg_sq', storage.v],
-    ] as const;
+    const states = statesOf(storage);
     for (const { parameter, parameterStart, shardStart, count } of storage.optimizedRanges())
       for (const [state, tensor] of states) {
         using piece = keep(tensor.view([count], shardStart));
@@ -57,4 +54,16 @@ function expectSameModel(engine: ZeroEngine, manifest: CheckpointManifest, where
   }
   const [extra] = stored.keys();
   if (extra !== undefined) fail(`the ${wanted.length} parameters of this model`, `also ${extra}`);
+}
+
+function expectSameStates({ storages, config }: ZeroEngine, reader: CheckpointReader): void {
+  const wanted = storages[0] ? statesOf(storages[0]).map(([name]) => name) : reader.states;
+  if (wanted.join() === reader.states.join()) return;
+  throw new DsError({
+    code: 'CHECKPOINT',
+    op: reader.path,
+    expected: `the states of ${config.optimizer.type}: ${wanted.join(', ')}`,
+    actual: reader.states.join(', '),
+    hint: 'another optimizer saved them; go on with that one, or export the weights and start from those',
+  });
 }

@@ -14,10 +14,9 @@ import {
   manifestName,
   pieceName,
   replacedPath,
-  type StateName,
   savingPath,
-  stateNames,
   statesFileName,
+  statesOf,
 } from './layout';
 
 /**
@@ -75,17 +74,16 @@ async function together(group: ProcessGroup, what: string, fn: () => void | Prom
 }
 
 /** This rank's shard of a state, wherever the policy keeps it. */
-function shardOf(storage: UnitStorage, state: StateName, rank: number): Tensor {
-  const tensor = { fp32: storage.master, exp_avg: storage.m, exp_avg_sq: storage.v }[state];
-  const { shardElements } = storage.layout;
-  return tensor.view([shardElements], storage.policy.optim === 'none' ? rank * shardElements : 0);
+function shardOf({ layout, policy }: UnitStorage, state: Tensor, rank: number): Tensor {
+  const { shardElements } = layout;
+  return state.view([shardElements], policy.optim === 'none' ? rank * shardElements : 0);
 }
 
 async function writeStates(engine: ZeroEngine, saving: string): Promise<void> {
   const { group, storages } = engine;
   const pieces = storages.flatMap((storage) =>
     shardRanges(storage.layout, group.rank).flatMap((range) =>
-      stateNames.map((state) => ({
+      statesOf(storage).map(([state]) => ({
         storage,
         range,
         state,
@@ -100,8 +98,8 @@ async function writeStates(engine: ZeroEngine, saving: string): Promise<void> {
     pieces.map((piece) => ({ name: pieceName(piece), dtype: 'f32', shape: [piece.range.count] })),
   );
   for (const storage of storages)
-    for (const state of stateNames) {
-      using shard = keep(shardOf(storage, state, group.rank));
+    for (const [state, tensor] of statesOf(storage)) {
+      using shard = keep(shardOf(storage, tensor, group.rank));
       const values = await shard.read<'f32'>();
       for (const piece of pieces) {
         if (piece.storage !== storage || piece.state !== state) continue;
@@ -124,6 +122,7 @@ function complete(engine: ZeroEngine, dir: string, tag: string, extra: Readonly<
     parameters: plan.units.flatMap(({ layout }) =>
       layout.places.map(({ parameter: { name, shape } }) => ({ name, shape })),
     ),
+    ...(storages[0] ? { states: statesOf(storages[0]).map(([state]) => state) } : {}),
     files:
       storages.length === 0 ? [] : Array.from({ length: group.size }, (_, rank) => statesFileName(rank, group.size)),
     extra,

@@ -26,6 +26,7 @@ describe('a DeepSpeed config', () => {
       checkGradOverflow: true,
       gradientClipping: 0,
       optimizer: {
+        type: 'Adam',
         lr: 1e-3,
         beta1: 0.9,
         beta2: 0.999,
@@ -81,6 +82,7 @@ describe('a DeepSpeed config', () => {
       gradDtype: 'bf16',
       checkGradOverflow: false,
       optimizer: {
+        type: 'Adam',
         lr: 2e-4,
         beta1: 0.8,
         beta2: 0.95,
@@ -165,7 +167,7 @@ describe('a DeepSpeed config', () => {
   it('needs neither optimizer nor batch for a plan', () => {
     const config = parseDeepSpeedConfig({ zero_optimization: { stage: 3 } }, { world: 4, purpose: 'plan' });
     expect(config.batch).toEqual({ global: 4, micro: 1, accumulation: 1 });
-    expect(config.optimizer.decoupledWeightDecay).toBe(true);
+    expect(config.optimizer).toMatchObject({ type: 'Adam', decoupledWeightDecay: true });
     expect(problemsOf({ zero_optimization: { stage: 3 } }).map((problem) => problem.path)).toEqual([
       'train_batch_size',
       'optimizer',

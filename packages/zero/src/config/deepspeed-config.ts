@@ -8,29 +8,17 @@ import type { ZeroStage } from '../estimate/model-states';
 import type { ScheduleConfig } from '../schedule/schedule-config';
 import { type BatchSizes, resolveBatch } from './batch';
 import { applyKeyRules, checkSchema, copyPlain, type Vocabulary } from './check-schema';
-import { ConfigError, describeProblem, formatValue, ProblemList } from './config-error';
-import { keyRules, unbuiltOptimizers } from './deepspeed-keys';
+import { ConfigError, describeProblem, ProblemList } from './config-error';
+import { keyRules } from './deepspeed-keys';
 import { deepSpeedKeys, deepSpeedSchema, type RawDeepSpeed } from './deepspeed-schema';
 import { type JsonPath, type JsonSource, objectSource, textSource } from './json-source';
-import { nearestName } from './nearest-name';
+import { type OptimizerConfig, resolveOptimizer } from './optimizer-config';
 import { resolveScheduler } from './scheduler-config';
 
 /** A size that the plan takes from the model. */
 export type Auto = 'auto';
 
 export type Precision = 'fp32' | 'bf16';
-
-/** Adam's settings, complete. */
-export interface AdamConfig {
-  readonly lr: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly eps: number;
-  readonly weightDecay: number;
-  readonly biasCorrection: boolean;
-  /** Decay weights directly (AdamW) or through the gradient (L2). */
-  readonly decoupledWeightDecay: boolean;
-}
 
 /** What is cut over the ranks, and how much is moved at a time. Sizes are in elements. */
 export interface ZeroConfig {
@@ -60,7 +48,7 @@ export interface DeepSpeedConfig {
   readonly checkGradOverflow: boolean;
   /** Largest global norm; 0 is off. */
   readonly gradientClipping: number;
-  readonly optimizer: AdamConfig;
+  readonly optimizer: OptimizerConfig;
   /** null keeps `optimizer.lr`. */
   readonly scheduler: ScheduleConfig | null;
   readonly zero: ZeroConfig;
@@ -218,73 +206,6 @@ function checkSeed(own: number | undefined, ofRun: number | undefined, problems:
 
 function pick<T, K extends keyof T>(from: T, keys: readonly K[]): Pick<T, K> {
   return Object.fromEntries(keys.map((key) => [key, from[key]])) as Pick<T, K>;
-}
-
-function resolveOptimizer(
-  raw: RawDeepSpeed['optimizer'],
-  purpose: 'train' | 'plan',
-  problems: ProblemList,
-): AdamConfig | null {
-  if (raw === undefined && purpose === 'train') {
-    if (problems.touches('optimizer')) return null;
-    const hint = 'Add "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}}.';
-    problems.add(['optimizer'], { kind: 'missing', expected: 'an optimizer', found: 'nothing', hint });
-    return null;
-  }
-  const type = resolveOptimizerType(raw?.type ?? (raw === undefined ? 'AdamW' : undefined), problems);
-  if (type === null) return null;
-  const params = raw?.params ?? {};
-  if (type === 'AdamW' && params.adam_w_mode === false) {
-    problems.add(['optimizer', 'params', 'adam_w_mode'], {
-      kind: 'conflict',
-      expected: 'true for type AdamW',
-      found: 'false',
-      hint: 'DeepSpeed ignores it there. Write "type": "Adam" for L2 decay through the gradient, or remove this key.',
-    });
-  }
-  const [beta1, beta2] = params.betas ?? [0.9, 0.999];
-  return {
-    lr: params.lr ?? 1e-3,
-    beta1,
-    beta2,
-    eps: params.eps ?? 1e-8,
-    weightDecay: params.weight_decay ?? 0,
-    biasCorrection: params.bias_correction ?? true,
-    decoupledWeightDecay: params.adam_w_mode ?? true,
-  };
-}
-
-const builtOptimizers = ['Adam', 'AdamW'] as const;
-
-function resolveOptimizerType(type: string | undefined, problems: ProblemList): 'Adam' | 'AdamW' | null {
-  const path = ['optimizer', 'type'];
-  if (type === undefined) {
-    if (problems.touches(...path)) return null;
-    const parts = {
-      kind: 'missing',
-      expected: '"Adam" or "AdamW"',
-      found: 'nothing',
-      hint: 'Add "type": "AdamW".',
-    };
-    problems.add(path, { ...parts, kind: 'missing' });
-    return null;
-  }
-  const built = builtOptimizers.find((name) => name.toLowerCase() === type.toLowerCase());
-  if (built !== undefined) return built;
-  const parts = { expected: '"Adam" or "AdamW"', found: formatValue(type) };
-  if (unbuiltOptimizers.some((name) => name.toLowerCase() === type.toLowerCase())) {
-    problems.add(path, {
-      ...parts,
-      kind: 'not-built',
-      hint: 'DeepSpeed optimizer, not built yet. Use AdamW.',
-      at: 'value',
-    });
-    return null;
-  }
-  const nearest = nearestName(type, builtOptimizers);
-  const hint = nearest === null ? 'Use AdamW.' : `Did you mean "${nearest}"?`;
-  problems.add(path, { ...parts, kind: 'value', nearest, hint });
-  return null;
 }
 
 function resolveDtypes(raw: RawDeepSpeed, problems: ProblemList): { paramDtype: Precision; gradDtype: Precision } {

@@ -87,6 +87,7 @@ const optimizers: readonly KeyRule[] = [
   unbuilt('optimizer.legacy_fusion', [false], removeIt),
   unbuilt('optimizer.params.torch_adam', [false], 'There is one Adam here, and it is fused.'),
   unbuilt('optimizer.params.amsgrad', [false], removeIt),
+  unbuilt('optimizer.params.eps_inside_sqrt', [false], 'eps stands outside the root.'),
   unbuilt('optimizer.params.max_grad_norm', [0, null], 'Write "gradient_clipping" at the top level.'),
   unbuilt('optimizer.params.fused', [true, null], removeIt),
   unbuilt('optimizer.params.foreach', [false, null], removeIt),
@@ -239,15 +240,13 @@ export const keyRules: ReadonlyMap<string, KeyRule> = new Map(
   [...batchAndPrecision, ...optimizers, ...zeroOptions, ...tools].map((rule) => [rule.path, rule]),
 );
 
-/** Optimizers DeepSpeed or PyTorch would take; Adam and AdamW are built. */
+/** Optimizers DeepSpeed or PyTorch would take; those that are built stand in optimizer-config.ts. */
 export const unbuiltOptimizers: readonly string[] = [
   'Adagrad',
   'Adamax',
   'Adafactor',
   'ASGD',
-  'Lamb',
   'LBFGS',
-  'Lion',
   'MuAdam',
   'MuAdamW',
   'Muon',

@@ -19,19 +19,26 @@ import {
 
 const elementCount = { min: 1 };
 
-const adamParams = {
+/** The keys of every type; which of them a type takes is resolved behind the schema. */
+const optimizerParams = {
   lr: number('Learning rate. Default 1e-3.', { min: 0 }),
   betas: z.optional(
     z
       .tuple([beta(), beta()], { error: 'two numbers ≥ 0 and < 1 such as [0.9, 0.999]' })
-      .check(z.describe('Decay rates of the two moments. Default [0.9, 0.999].')),
+      .check(
+        z.describe(
+          'Decay rates of the two moments, default [0.9, 0.999]; for type Lion of the direction and of the moment, default [0.9, 0.99].',
+        ),
+      ),
   ),
-  eps: number('Added to the root of the second moment, outside the root. Default 1e-8.', { above: 0 }),
+  eps: number('Adam, Lamb: added to the root of the second moment, outside the root. Default 1e-8.', { above: 0 }),
   weight_decay: number('Weight decay. Default 0.', { min: 0 }),
-  bias_correction: flag('Divide the moments by 1 − β^t. Default true.'),
+  bias_correction: flag('Adam, Lamb: correct the moments for their start at 0, by 1 − β^t. Default true.'),
   adam_w_mode: flag(
     'For type Adam: decay the weights directly (true, default) or through the gradient, as L2 (false).',
   ),
+  max_coeff: number('For type Lamb: upper bound of the ratio of norms. Default 10.', { above: 0 }),
+  min_coeff: number('For type Lamb: lower bound of the ratio of norms. Default 0.01.', { min: 0 }),
 };
 
 function beta() {
@@ -40,8 +47,8 @@ function beta() {
 }
 
 const optimizerShape = {
-  type: text('Adam or AdamW, in any case.'),
-  params: section('Settings of the optimizer.', adamParams, '{"lr": 1e-4}'),
+  type: text('Adam, AdamW, Lamb or Lion, in any case.'),
+  params: section('Settings of the optimizer.', optimizerParams, '{"lr": 1e-4}'),
 };
 
 const schedulerShape = {
@@ -208,7 +215,7 @@ export type RawDeepSpeed = z.infer<typeof deepSpeedSchema>;
 export const deepSpeedKeys: Readonly<Record<string, readonly string[]>> = {
   '': Object.keys(deepSpeedShape),
   optimizer: Object.keys(optimizerShape),
-  'optimizer.params': Object.keys(adamParams),
+  'optimizer.params': Object.keys(optimizerParams),
   scheduler: Object.keys(schedulerShape),
   bf16: Object.keys(bf16Shape),
   data_types: Object.keys(dataTypesShape),

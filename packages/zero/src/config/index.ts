@@ -2,7 +2,6 @@
 export type { BatchSizes } from './batch';
 export { ConfigError, type ConfigProblem, type ProblemKind } from './config-error';
 export {
-  type AdamConfig,
   type Auto,
   type DeepSpeedConfig,
   type DeepSpeedOptions,
@@ -13,6 +12,7 @@ export {
   type ZeroConfig,
 } from './deepspeed-config';
 export { deepSpeedJsonSchema } from './deepspeed-schema';
+export type { AdamConfig, LambConfig, LionConfig, OptimizerConfig } from './optimizer-config';
 export {
   type InlineData,
   loadTrainConfig,

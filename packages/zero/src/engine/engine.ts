@@ -11,9 +11,11 @@ import { modelStateOwners, owners, UnitStorage } from '../partition/unit-storage
 import type { Plan, PlanOp } from '../plan/plan';
 import { planTraffic } from '../plan/traffic';
 import { Scheduler } from '../schedule';
+import { ElementwiseOptimizer } from './elementwise-optimizer';
 import { Executor } from './executor';
 import { type WeightSource, writeInitialWeights } from './initial-weights';
-import { type DecayGroups, Optimizer } from './optimizer';
+import { LambOptimizer } from './lamb-optimizer';
+import type { DecayGroups, Optimizer, OptimizerStep } from './optimizer';
 import { StepMetrics } from './step-metrics';
 
 /** What the engine must know of a model: its units, their order, and how to get losses [R] from a batch. */
@@ -84,7 +86,10 @@ export class ZeroEngine implements Disposable {
     this.group = group;
     this.device = device;
     this.#model = model;
-    this.#optimizer = new Optimizer(config.optimizer, parts.decayGroups);
+    this.#optimizer =
+      config.optimizer.type === 'Lamb'
+        ? new LambOptimizer(config.optimizer, parts.decayGroups, plan, device)
+        : new ElementwiseOptimizer(config.optimizer, parts.decayGroups);
     this.scheduler = new Scheduler(config.scheduler, config.optimizer.lr);
     const options = {
       rank: group.rank,
@@ -92,6 +97,7 @@ export class ZeroEngine implements Disposable {
       paramDtype: config.paramDtype === 'bf16' ? 'bf16' : 'f32',
       gradDtype: config.gradDtype === 'bf16' ? 'bf16' : 'f32',
       accumulation: config.batch.accumulation,
+      moments: config.optimizer.type === 'Lion' ? 1 : 2,
     } as const;
     this.storages = plan.units.map(({ layout, policy }) => new UnitStorage(layout, policy, options));
     this.#metrics = new StepMetrics(plan.units.length, device);
@@ -102,7 +108,9 @@ export class ZeroEngine implements Disposable {
       group,
       device,
       overlap: config.zero.overlapComm,
-      update: (storage) => this.#update(storage),
+      update: (storage) => this.#optimizer.update(storage, this.#optimizerStep()),
+      moments: (storage) => this.#optimizer.moments!(storage, this.#optimizerStep()),
+      norms: this.#optimizer.norms,
       onOp: (op) => this.onOp?.(op),
     });
   }
@@ -236,18 +244,19 @@ export class ZeroEngine implements Disposable {
   [Symbol.dispose](): void {
     this.#tape[Symbol.dispose]();
     this.#metrics[Symbol.dispose]();
+    this.#optimizer.norms?.dispose();
     for (const storage of this.storages) storage[Symbol.dispose]();
   }
 
   #gradScale = 1;
 
-  #update(storage: UnitStorage): void {
-    this.#optimizer.update(storage, {
+  #optimizerStep(): OptimizerStep {
+    return {
       step: this.#stepsTaken,
       lr: this.scheduler.lr(),
       beta1: this.scheduler.beta1() ?? this.config.optimizer.beta1,
       gradScale: this.#gradScale,
-    });
+    };
   }
 
   #losses(batch: MicroBatch, run: (inputs: { ids: Tensor; targets: Tensor }) => Tensor): Tensor {

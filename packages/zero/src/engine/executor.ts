@@ -3,7 +3,7 @@
  * communication overlaps. Every buffer is made and given back in the order of the plan, with an event where one stream
  * must not run ahead of the other; timing decides nothing.
  */
-import { type Device, DsError, type Event, type ProcessGroup, type Stream } from '@ds/core-native';
+import { type Device, DsError, type Event, type ProcessGroup, type Stream, type Tensor } from '@ds/core-native';
 import type { UnitObserver, UnitUse } from '@ds/nn';
 import type { UnitStorage } from '../partition/unit-storage';
 import { type Phase, type Plan, type PlanOp, planOpText } from '../plan/plan';
@@ -17,6 +17,10 @@ export interface ExecutorOptions {
   readonly overlap: boolean;
   /** Runs the optimizer over what this rank owns of a unit. */
   readonly update: (storage: UnitStorage) => void;
+  /** Runs the optimizer up to where it needs the norms, for one that does. */
+  readonly moments: (storage: UnitStorage) => void;
+  /** What is summed over the ranks for them. */
+  readonly norms: Tensor | undefined;
   /** Hears of every op of the plan once it is queued; for timelines. */
   readonly onOp: (op: PlanOp) => void;
 }
@@ -122,8 +126,13 @@ export class Executor implements UnitObserver {
 
   #execute(op: PlanOp): void {
     if (op.op === 'compute') return;
-    const storage = this.#o.storages[op.unit]!;
     const { group, device } = this.#o;
+    if (op.op === 'sumNorms') {
+      const norms = this.#o.norms!;
+      this.communicate(() => group.allReduce(norms, norms));
+      return;
+    }
+    const storage = this.#o.storages[op.unit]!;
     switch (op.op) {
       case 'gather': {
         const full = storage.openGathered();
@@ -156,6 +165,9 @@ export class Executor implements UnitObserver {
         return;
       case 'gatherGradient':
         this.communicate(() => group.allGather(storage.fullGrad!, storage.gradShard));
+        return;
+      case 'moments':
+        this.#o.moments(storage);
         return;
       case 'update':
         this.#o.update(storage);

@@ -57,6 +57,10 @@ const kinds = {
     config: bf16,
     bytes: { params: 2, grads: 4, optimizer: 12 },
   },
+  'bf16 with bf16 gradients and Lion: 12, 4 + 8/N, 2 + 10/N, 12/N': {
+    config: { ...bf16, data_types: { grad_accum_dtype: 'bf16' }, optimizer: { type: 'Lion' } },
+    bytes: { params: 2, grads: 2, optimizer: 8 },
+  },
   'fp32: 16, 8 + 8/N, 4 + 12/N, 16/N': { config: {}, bytes: { params: 4, grads: 4, optimizer: 8 } },
 };
 

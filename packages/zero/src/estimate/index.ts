@@ -20,6 +20,7 @@ export {
   fp32Adam,
   type HpzQuery,
   hpzModelStateBytes,
+  lionBytesPerParam,
   type MaxParamsQuery,
   type ModelStateBytes,
   type ModelStateQuery,

@@ -3,6 +3,7 @@ import {
   bf16AdamFp32Grads,
   fp32Adam,
   hpzModelStateBytes,
+  lionBytesPerParam,
   maxParams,
   modelStateBytes,
   type ZeroStage,
@@ -50,6 +51,8 @@ describe('model-state bytes', () => {
     expect(adamBytesPerParam('bf16', 'bf16')).toEqual({ params: 2, grads: 2, optimizer: 12 });
     expect(adamBytesPerParam('bf16', 'fp32')).toEqual({ params: 2, grads: 4, optimizer: 12 });
     expect(adamBytesPerParam('fp32', 'fp32')).toEqual({ params: 4, grads: 4, optimizer: 8 });
+    expect(lionBytesPerParam('bf16', 'bf16')).toEqual({ params: 2, grads: 2, optimizer: 8 });
+    expect(lionBytesPerParam('fp32', 'fp32')).toEqual({ params: 4, grads: 4, optimizer: 4 });
   });
 
   it.each([

@@ -24,10 +24,16 @@ export const bf16AdamFp32Grads: BytesPerParam = Object.freeze({ params: 2, grads
 /** Everything in fp32: the weights are their own master copy, 16Ψ in all. */
 export const fp32Adam: BytesPerParam = Object.freeze({ params: 4, grads: 4, optimizer: 8 });
 
-/** Gives the bytes Adam needs for a pair of dtypes. */
+/** Gives the bytes Adam needs for a pair of dtypes; Lamb's are the same. */
 export function adamBytesPerParam(paramDtype: 'fp32' | 'bf16', gradDtype: 'fp32' | 'bf16'): BytesPerParam {
   if (paramDtype === 'fp32') return fp32Adam;
   return gradDtype === 'fp32' ? bf16AdamFp32Grads : mixedPrecisionAdam;
+}
+
+/** Gives the bytes Lion needs for a pair of dtypes: one moment less than Adam, K = 8. */
+export function lionBytesPerParam(paramDtype: 'fp32' | 'bf16', gradDtype: 'fp32' | 'bf16'): BytesPerParam {
+  const adam = adamBytesPerParam(paramDtype, gradDtype);
+  return { ...adam, optimizer: adam.optimizer - 4 };
 }
 
 export interface ModelStateQuery {

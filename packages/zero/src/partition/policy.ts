@@ -5,7 +5,7 @@ import type { ZeroStage } from '../estimate';
 export type Placement = 'none' | 'dp';
 
 export interface ShardPolicy {
-  /** Master weights and Adam's moments. */
+  /** Master weights and moments. */
   readonly optim: Placement;
   readonly grad: Placement;
   /** Working weights. */

@@ -1,6 +1,6 @@
 /**
- * The model states of one unit on one rank: weights, gradients, master weights and Adam's moments, whole or cut as the
- * policy says, and the buffers that stand in for what is cut while the unit is at work.
+ * The model states of one unit on one rank: weights, gradients, master weights and moments, whole or cut as the policy
+ * says, and the buffers that stand in for what is cut while the unit is at work.
  *
  * A full buffer *is* the parameters: `Parameter.data` and `.grad` are views into it, so nothing is copied in or out.
  */
@@ -15,6 +15,8 @@ export interface StorageOptions {
   readonly gradDtype: DType;
   /** Micro-batches in a step: with more than one, reduced gradients are summed beside the buffer that the next one fills. */
   readonly accumulation: number;
+  /** How many the optimizer keeps of each element. */
+  readonly moments: 1 | 2;
 }
 
 /** The names under which the device's account books each state. */
@@ -38,7 +40,8 @@ export class UnitStorage implements Disposable {
   /** What the optimizer works on, all of one size: the shard, or the whole unit. */
   readonly master: Tensor;
   readonly m: Tensor;
-  readonly v: Tensor;
+  /** The second moment, for an optimizer that has one. */
+  readonly v: Tensor | undefined;
   readonly #device: Device;
   readonly #paramDtype: DType;
   readonly #gradDtype: DType;
@@ -53,7 +56,7 @@ export class UnitStorage implements Disposable {
   readonly #own: Tensor[] = [];
 
   constructor(layout: UnitLayout, policy: ShardPolicy, options: StorageOptions) {
-    const { rank, device, paramDtype, gradDtype, accumulation } = options;
+    const { rank, device, paramDtype, gradDtype, accumulation, moments } = options;
     this.layout = layout;
     this.policy = policy;
     this.#rank = rank;
@@ -82,7 +85,7 @@ export class UnitStorage implements Disposable {
     // fp32 weights are their own master copy.
     this.master = paramDtype === 'f32' ? this.optimizedParam : make(owners.optimizer, owned, 'f32');
     this.m = make(owners.optimizer, owned, 'f32');
-    this.v = make(owners.optimizer, owned, 'f32');
+    this.v = moments === 2 ? make(owners.optimizer, owned, 'f32') : undefined;
     if (this.#persistentParam) this.#bindData(this.#persistentParam);
   }
 

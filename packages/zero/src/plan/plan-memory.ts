@@ -27,6 +27,7 @@ export function planMemory(plan: Plan, { paramBytes, gradBytes, accumulation }: 
       atComputes.push(held);
       continue;
     }
+    if (op.op === 'sumNorms') continue;
     const { layout, policy } = plan.units[op.unit]!;
     const whole = layout.paddedElements;
     if (op.op === 'gather') held += whole * paramBytes;

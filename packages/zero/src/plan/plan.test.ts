@@ -7,15 +7,49 @@ import { planTraffic } from './traffic';
 
 const tiny: BloomConfig = { ...bloomPresets['bloom-tiny']!, layers: 2 };
 
-function plan(zero: object, world = 2, config = tiny): { plan: Plan; model: Bloom } {
+function plan(zero: object, world = 2, config = tiny, type = 'AdamW'): { plan: Plan; model: Bloom } {
   const model = new Bloom(config);
-  const ds = { train_micro_batch_size_per_gpu: 1, optimizer: { type: 'AdamW' }, zero_optimization: zero };
+  const ds = { train_micro_batch_size_per_gpu: 1, optimizer: { type }, zero_optimization: zero };
   return { plan: planFor(model, parseDeepSpeedConfig(ds, { world })), model };
 }
 
 function text({ plan, model }: { plan: Plan; model: Bloom }, ops: readonly PlanOp[]): string[] {
   return ops.map((op) => planOpText(plan, model.uses, op));
 }
+
+describe('the plan of a step of Lamb', () => {
+  const config = { ...tiny, layers: 1 };
+  const units = ['word_embeddings', 'word_embeddings_layernorm', 'h.0', 'ln_f'];
+
+  it('goes twice over the units, with one sum over the ranks between', () => {
+    const made = plan({ stage: 3 }, 2, config, 'Lamb');
+    // Beside the updates, units that stay whole travel.
+    expect(text(made, made.plan.step).filter((op) => !op.startsWith('gatherUpdated'))).toEqual([
+      ...units.map((unit) => `moments ${unit}`),
+      'sumNorms',
+      ...units.map((unit) => `update ${unit}`),
+    ]);
+    expect(planHash(made.plan)).not.toBe(planHash(plan({ stage: 3 }, 2, config).plan));
+  });
+
+  it('needs no sum where every rank does all of it', () => {
+    const made = plan({ stage: 0 }, 2, config, 'Lamb');
+    expect(text(made, made.plan.step)).toEqual([
+      ...units.flatMap((unit) => [`gatherGradient ${unit}`, `moments ${unit}`]),
+      ...units.map((unit) => `update ${unit}`),
+    ]);
+  });
+
+  it.each([0, 2, 3])(
+    'sends two f64 of every parameter more than AdamW at stage %i, where the optimizer is cut',
+    (stage) => {
+      const sizes = { paramBytes: 2, gradBytes: 4 };
+      const [lamb, adam] = ['Lamb', 'AdamW'].map((type) => planTraffic(plan({ stage }, 4, config, type).plan, sizes));
+      const parameters = new Bloom(config).parameters.length;
+      expect(lamb!.bytes - adam!.bytes).toBe(stage === 0 ? 0 : (2 * 3 * parameters * 2 * 8) / 4);
+    },
+  );
+});
 
 describe('the plan of a micro-batch', () => {
   it('only computes and reduces at stage 0', () => {

@@ -26,7 +26,11 @@ export type PlanOp =
   | { readonly op: 'closeGradient'; readonly unit: number }
   /** Spread the reduced gradient shards to all ranks (stage 0). */
   | { readonly op: 'gatherGradient'; readonly unit: number }
-  /** Run the optimizer over what this rank owns. */
+  /** Run the optimizer up to where it needs norms of whole parameters, over what this rank owns (Lamb). */
+  | { readonly op: 'moments'; readonly unit: number }
+  /** Sum the squares behind those norms over the ranks, of all parameters at once. */
+  | { readonly op: 'sumNorms' }
+  /** Run the optimizer, or what is left of it, over what this rank owns. */
   | { readonly op: 'update'; readonly unit: number }
   /** Spread the updated weight shards to all ranks (stages 1 and 2). */
   | { readonly op: 'gatherUpdated'; readonly unit: number };
@@ -44,6 +48,8 @@ export interface PlanOptions {
   readonly allgatherBucketElements: number;
   /** Reductions run beside the next unit's backward, whose buffer is then a second one. */
   readonly secondGradientBuffer: boolean;
+  /** The optimizer needs the norms of whole parameters. */
+  readonly parameterNorms: boolean;
 }
 
 export interface PlannedUnit {
@@ -77,7 +83,7 @@ export function makePlan(units: readonly PlannedUnit[], uses: readonly UnitUse[]
     units,
     microBatch: planPasses(units, order, options, true),
     evaluation: planPasses(units, order, options, false),
-    step: planStep(units, options.allgatherBucketElements),
+    step: planStep(units, options),
   };
 }
 
@@ -226,19 +232,35 @@ class GradientPlanner {
   }
 }
 
-/** The optimizer step: full gradients first where the optimizer is whole, full weights afterwards where they are. */
-function planStep(units: readonly PlannedUnit[], bucketElements: number): PlanOp[] {
+/**
+ * The optimizer step: full gradients first where the optimizer is whole, full weights afterwards where they are.
+ *
+ * With norms of whole parameters it is two passes over the units. All units have one placement of the optimizer; where
+ * it is whole, every rank knows the norms.
+ */
+function planStep(units: readonly PlannedUnit[], options: PlanOptions): PlanOp[] {
+  const { allgatherBucketElements, parameterNorms } = options;
   const ops: PlanOp[] = [];
+  const gather = (unit: number) => {
+    if (units[unit]!.policy.optim === 'none') ops.push({ op: 'gatherGradient', unit });
+  };
+  if (parameterNorms) {
+    units.forEach((_, unit) => {
+      gather(unit);
+      ops.push({ op: 'moments', unit });
+    });
+    if (units.some(({ policy }) => policy.optim === 'dp')) ops.push({ op: 'sumNorms' });
+  }
   let waiting: number[] = [];
   const spread = () => {
     ops.push(...waiting.map((unit) => ({ op: 'gatherUpdated', unit }) as const));
     waiting = [];
   };
   units.forEach(({ policy }, unit) => {
-    if (policy.optim === 'none') ops.push({ op: 'gatherGradient', unit });
+    if (!parameterNorms) gather(unit);
     ops.push({ op: 'update', unit });
     if (policy.optim === 'dp' && policy.param === 'none') waiting.push(unit);
-    if (waiting.reduce((sum, u) => sum + units[u]!.layout.elements, 0) >= bucketElements) spread();
+    if (waiting.reduce((sum, u) => sum + units[u]!.layout.elements, 0) >= allgatherBucketElements) spread();
   });
   spread();
   return ops;
@@ -264,5 +286,6 @@ export function planHash(plan: Plan): string {
 /** Spells a plan op for people: "gather h.3", "forward h.3". */
 export function planOpText(plan: Plan, uses: readonly UnitUse[], op: PlanOp): string {
   if (op.op === 'compute') return `${op.phase} ${uses[op.use]!.unit.name}`;
+  if (op.op === 'sumNorms') return op.op;
   return `${op.op} ${plan.units[op.unit]!.layout.unit.name}`;
 }

@@ -20,6 +20,12 @@ export function planTraffic(
     let elements = 0;
     let bytes = 0;
     for (const op of ops) {
+      if (op.op === 'sumNorms') {
+        const sent = allReduced(plan, 2);
+        elements += sent;
+        bytes += sent * 8;
+        continue;
+      }
       const size = elementBytes(op, dtypes);
       if (size === 0 || op.op === 'compute') continue;
       const { paddedElements, shardElements } = plan.units[op.unit]!.layout;
@@ -34,6 +40,13 @@ export function planTraffic(
     elements: accumulation * micro.elements + step.elements,
     bytes: accumulation * micro.bytes + step.bytes,
   };
+}
+
+/** What a rank sends to sum so many numbers of every parameter: (N-1)/N of them twice. */
+function allReduced({ units }: Plan, perParameter: number): number {
+  const parameters = units.reduce((sum, { layout }) => sum + layout.places.length, 0);
+  const world = units[0]?.layout.world ?? 1;
+  return (2 * (world - 1) * parameters * perParameter) / world;
 }
 
 function elementBytes({ op }: PlanOp, { paramBytes, gradBytes }: { paramBytes: number; gradBytes: number }): number {

@@ -16,7 +16,7 @@ namespace ds {
 constexpr int64_t kCacheGroup = 16;
 
 // Where element d of the key at place j is, in a head's [S, D] part of the cache.
-inline int64_t cached_key(int64_t j, int64_t d, int64_t S, int64_t D) {
+constexpr int64_t cached_key(int64_t j, int64_t d, int64_t S, int64_t D) {
   int64_t first = j / kCacheGroup * kCacheGroup, width = S - first < kCacheGroup ? S - first : kCacheGroup;
   return first * D + d * width + (j - first);
 }

@@ -14,6 +14,16 @@
 
 namespace ds {
 
+// What a layout's lists must be.
+enum class LayoutRule { heads, starts, lists, places };
+
+inline Error bad_layout(const char* op, LayoutRule rule) {
+  const char* rules[] = {"a known layout for every head", "rising starts", "lists that ascend inside the sequence",
+                         "places inside their layout"};
+  return Error("SHAPE", op, "a block layout with " + std::string(rules[int(rule)]), "another one",
+               "make it with BlockLayout, which sorts and counts");
+}
+
 struct BlockLayout {
   Tensor head_layout, row_start, columns, column_start, rows, places;
   int64_t block;
@@ -41,24 +51,24 @@ struct BlockLayout {
 
   void validate(const char* op) const {
     int64_t Z = columns.numel(), N = side(), P = layouts();
-    auto check = [&](bool ok, const char* what) {
-      if (!ok)
-        throw Error("SHAPE", op, "a block layout with " + std::string(what), "another one",
-                    "make it with BlockLayout, which sorts and counts");
+    auto check = [&](bool ok, LayoutRule rule) {
+      if (!ok) throw bad_layout(op, rule);
     };
     auto numbers = [](const Tensor& t) { return t.as<int32_t>(); };
     for (int64_t h = 0; h < head_layout.numel(); ++h)
-      check(numbers(head_layout)[h] >= 0 && numbers(head_layout)[h] < P, "a known layout for every head");
+      check(numbers(head_layout)[h] >= 0 && numbers(head_layout)[h] < P, LayoutRule::heads);
     for (auto [starts, list] : {std::pair{&row_start, &columns}, {&column_start, &rows}})
       for (int64_t i = 0; i < P * (N + 1); ++i) {
         int32_t from = numbers(*starts)[i], to = i + 1 < P * (N + 1) ? numbers(*starts)[i + 1] : int32_t(Z);
-        check(from >= 0 && from <= to && to <= Z, "rising starts");
+        check(from >= 0 && from <= to && to <= Z, LayoutRule::starts);
         if (i % (N + 1) == N) continue;
         for (int32_t at = from; at < to; ++at)
           check(numbers(*list)[at] >= (at > from ? numbers(*list)[at - 1] + 1 : 0) && numbers(*list)[at] < N,
-                "lists that ascend inside the sequence");
+                LayoutRule::lists);
       }
-    for (int64_t i = 0; i < Z; ++i) check(numbers(places)[i] >= 0 && numbers(places)[i] < Z, "places inside the list");
+    for (int64_t p = 0; p < P; ++p)
+      for (int32_t at = *column_range(p, 0); at < *column_range(p, N); ++at)
+        check(numbers(places)[at] >= *row_range(p, 0) && numbers(places)[at] < *row_range(p, N), LayoutRule::places);
   }
 };
 

@@ -30,13 +30,16 @@ inline std::vector<int64_t> head_blocks(const BlockLayout& layout) {
   return first;
 }
 
+inline Error other_blocks(const char* op, int64_t expected, int64_t actual) {
+  return Error("SHAPE", op, std::to_string(expected) + " blocks, those of the layout", std::to_string(actual),
+               "pass the s of block_sdd");
+}
+
 // The blocks of all heads are known when the lists are read; then s must have as many.
 inline void require_blocks(const char* op, const Tensor& s, const BlockLayout& layout) {
   layout.validate(op);
   int64_t Z = head_blocks(layout).back();
-  if (s.dim(1) != Z)
-    throw Error("SHAPE", op, std::to_string(Z) + " blocks, those of the layout", std::to_string(s.dim(1)),
-                "pass the s of block_sdd");
+  if (s.dim(1) != Z) throw other_blocks(op, Z, s.dim(1));
 }
 
 // A dense operand or result, [B, H, rows, columns] as it lies in memory.

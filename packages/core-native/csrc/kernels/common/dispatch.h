@@ -19,6 +19,15 @@ void dispatch_float(DType dtype, F&& fn) {
   }
 }
 
+// Calls fn.operator()<T, W>() with the dtype of rows and that of the weights which go with them, T or float.
+template <class F>
+void dispatch_rows(DType rows, DType weights, F&& fn) {
+  dispatch_float(rows, [&]<class T>() {
+    if (weights == DType::f32) return fn.template operator()<T, float>();
+    fn.template operator()<T, T>();
+  });
+}
+
 inline bool is_float(DType t) { return t == DType::f32 || t == DType::bf16 || t == DType::f16 || t == DType::f64; }
 
 }  // namespace ds

@@ -17,8 +17,8 @@ struct PhiloxWords {
   uint32_t word[4];
 };
 
-// The four words of one counter; its upper 64 bits are zero here.
-inline PhiloxWords philox(uint64_t counter, uint64_t key) {
+// The four words of one counter; its upper 64 bits are zero here. constexpr, so that kernels of CUDA may call it.
+constexpr PhiloxWords philox(uint64_t counter, uint64_t key) {
   uint32_t x0 = uint32_t(counter), x1 = uint32_t(counter >> 32), x2 = 0, x3 = 0;
   uint32_t k0 = uint32_t(key), k1 = uint32_t(key >> 32);
   for (int round = 0; round < kPhiloxRounds; ++round) {

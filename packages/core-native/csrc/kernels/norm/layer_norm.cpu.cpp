@@ -91,20 +91,11 @@ void weight_columns(const LayerNormBackward& op, int64_t begin, int64_t end, int
   write(op.dbias, dbias);
 }
 
-// Calls fn<T, W>() with the dtype of the rows and that of the weights.
-template <class F>
-void dispatch_pair(DType rows, DType weights, F&& fn) {
-  dispatch_float(rows, [&]<class T>() {
-    if (weights == DType::f32) return fn.template operator()<T, float>();
-    fn.template operator()<T, T>();
-  });
-}
-
 }  // namespace
 
 void layer_norm(const LayerNorm& op) {
   int64_t R = op.x.rows(), C = op.x.dim(-1);
-  dispatch_pair(op.x.dtype, op.weight.dtype, [&]<class T, class W>() {
+  dispatch_rows(op.x.dtype, op.weight.dtype, [&]<class T, class W>() {
     parallel_ranges(R, rows_per_chunk(C), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) forward_row<T, W>(op, r, C);
     });
@@ -120,7 +111,7 @@ void layer_norm_backward(const LayerNormBackward& op) {
                       [&](int64_t begin, int64_t end) { weight_columns<T, G>(op, begin, end, R, C); });
     });
   });
-  dispatch_pair(op.s.dtype, op.weight.dtype, [&]<class T, class W>() {
+  dispatch_rows(op.s.dtype, op.weight.dtype, [&]<class T, class W>() {
     parallel_ranges(R, rows_per_chunk(C), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) backward_row<T, W>(op, r, C);
     });

@@ -1,80 +1,11 @@
-// One pass over memory where a row fits into the registers of its threads: a warp takes a row of up to 1024 columns, a
-// block one of up to 16384. Other rows, and views that do not start at 16 bytes, are read again for each pass, one
-// element an access. The weights' gradients are summed by slabs of rows and then over the slabs.
+// Bound by memory: a row is read once and written once where it fits into registers (rows.cuh).
 #include "layer_norm.h"
 
-#include <algorithm>
-
-#include "../../cuda/reduce.cuh"
-#include "../../cuda/types.cuh"
 #include "../common/dispatch.h"
+#include "rows.cuh"
 
 namespace ds::cuda {
 namespace {
-
-constexpr int kMaxBlock = 512;
-constexpr int kRowsByWarps = 4;  // rows of a block when a warp takes one
-
-// How the threads of a row share its columns: thread i takes packs i, i + threads, ... of kElements columns each.
-// kCached: packs that a thread holds in registers; 0 for rows of any length that are read again instead.
-template <int kElements, int kCached>
-struct Cut {
-  static constexpr int elements = kElements, cached = kCached;
-  using Column = std::conditional_t<kCached != 0, int, int64_t>;
-};
-// 128 bytes of a thread's registers for each tensor; for 16-bit types half of it.
-template <class T>
-using InRegisters = Cut<kPack<T>, 2 * int(sizeof(T))>;
-using FromMemory = Cut<1, 0>;
-
-// Calls body(i, c) for each pack of the thread: its i-th, from column c.
-template <class Cut, class Body>
-__device__ __forceinline__ void for_packs(int64_t C, Body&& body) {
-  if constexpr (Cut::cached > 0) {
-#pragma unroll
-    for (int i = 0; i < Cut::cached; ++i) {
-      int c = int(i * blockDim.x + threadIdx.x) * Cut::elements;
-      if (c < int(C)) body(i, c);
-    }
-  } else {
-    for (int64_t c = threadIdx.x; c < C; c += blockDim.x) body(0, c);
-  }
-}
-
-// A thread's share of one row of one tensor.
-template <class T, class Cut>
-class Share {
- public:
-  static constexpr int kElements = Cut::elements;
-
-  __device__ Share(const T* row, int64_t C) : row_(row) {
-    if constexpr (Cut::cached > 0) for_packs<Cut>(C, [&](int i, int c) { packs_[i] = load<kElements>(row + c); });
-  }
-
-  // The columns from c, the thread's i-th.
-  __device__ Pack<T, kElements> at(int i, typename Cut::Column c) const {
-    if constexpr (Cut::cached > 0)
-      return packs_[i];
-    else
-      return load<kElements>(row_ + c);
-  }
-
-  __device__ void set(int i, const Pack<T, kElements>& pack) {
-    if constexpr (Cut::cached > 0) packs_[i] = pack;
-  }
-
- private:
-  const T* row_;
-  Pack<T, kElements> packs_[Cut::cached > 0 ? Cut::cached : 1];
-};
-
-// The sum over the threads of a row: a warp where blockDim.x is one, else the block.
-template <int N>
-__device__ __forceinline__ void row_sum(float (&x)[N]) {
-  if (blockDim.x > kWarp) return block_reduce<Sum>(x, int(threadIdx.x), int(blockDim.x));
-#pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = warp_reduce<Sum>(x[i]);
-}
 
 template <class T, class W>
 struct Forward {
@@ -183,83 +114,26 @@ __global__ void __launch_bounds__(kMaxBlock) backward_rows(BackwardRows<T, W> op
   }
 }
 
-// The weights' gradients, first stage: block (x, y) sums 32 columns over the rows of slab y. Each of its 8 warps takes
-// every 8th row.
-constexpr int kSlabWarps = 8;
-constexpr int64_t kMaxSlabs = 256;
-
-// Depends on the shape alone, so that the order of the sum does.
-int64_t slabs_of(int64_t R) { return std::min<int64_t>((R + 31) / 32, kMaxSlabs); }
-
+// What a row adds to the gradients of weight and bias in one column.
 template <class T>
-__global__ void __launch_bounds__(kWarp* kSlabWarps)
-    sum_slabs(const T* dy, const T* s, const float* mean, const float* rstd, float* partial, int64_t R, int64_t C) {
-  DS_SHARED(float[2][kSlabWarps][kWarp], by_warp);
-  int64_t c = int64_t(blockIdx.x) * kWarp + threadIdx.x, slabs = gridDim.y, slab = blockIdx.y;
-  int64_t begin = R * slab / slabs, end = R * (slab + 1) / slabs;
-  float dweight = 0, dbias = 0;
-  if (c < C) {
-#pragma unroll 4
-    for (int64_t r = begin + threadIdx.y; r < end; r += kSlabWarps) {
-      float g = to_f32(dy[r * C + c]);
-      dweight += g * ((to_f32(s[r * C + c]) - mean[r]) * rstd[r]);
-      dbias += g;
-    }
+struct WeightTerms {
+  static constexpr int kSums = 2;
+  const T *dy, *s;
+  const float *mean, *rstd;
+
+  __device__ __forceinline__ void add(int64_t r, int64_t at, float (&sums)[kSums]) const {
+    float g = to_f32(dy[at]);
+    sums[0] += g * ((to_f32(s[at]) - mean[r]) * rstd[r]);
+    sums[1] += g;
   }
-  by_warp[0][threadIdx.y][threadIdx.x] = dweight;
-  by_warp[1][threadIdx.y][threadIdx.x] = dbias;
-  __syncthreads();
-  // Warp 0 finishes dweight, warp 1 dbias.
-  if (threadIdx.y > 1 || c >= C) return;
-  float total = 0;
-#pragma unroll
-  for (int w = 0; w < kSlabWarps; ++w) total += by_warp[threadIdx.y][w][threadIdx.x];
-  partial[(threadIdx.y * slabs + slab) * C + c] = total;
-}
-
-template <class G>
-__global__ void __launch_bounds__(kMaxBlock)
-    sum_partials(const float* partial, int64_t slabs, G* dweight, G* dbias, int64_t C, bool accumulate) {
-  int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c >= C) return;
-  G* target = (blockIdx.y == 0 ? dweight : dbias) + c;
-  float total = 0;
-  for (int64_t slab = 0; slab < slabs; ++slab) total += partial[(blockIdx.y * slabs + slab) * C + c];
-  *target = from_f32<G>(accumulate ? to_f32(*target) + total : total);
-}
-
-// Calls fn<T, W>() with the dtype of the rows and that of the weights.
-template <class F>
-void dispatch_pair(DType rows, DType weights, F&& fn) {
-  dispatch_float(rows, [&]<class T>() {
-    if (weights == DType::f32) return fn.template operator()<T, float>();
-    fn.template operator()<T, T>();
-  });
-}
-
-// Calls fn<Cut>(grid, block) with the cut for rows of C columns of T; `aligned`: all pointers are, to 16 bytes.
-template <class T, class F>
-void for_rows(int64_t R, int64_t C, bool aligned, CudaContext& context, F&& fn) {
-  using Cut = InRegisters<T>;
-  if (R == 0) return;
-  auto block_of = [](int64_t threads) {  // whole warps
-    return dim3(unsigned(std::min<int64_t>((threads + kWarp - 1) / kWarp * kWarp, kMaxBlock)));
-  };
-  dim3 grid(strided_blocks(R, 1, context));
-  if (!aligned || C % Cut::elements != 0 || C > int64_t(kMaxBlock) * Cut::elements * Cut::cached)
-    return fn.template operator()<FromMemory>(grid, block_of(C));
-  if (C <= int64_t(kWarp) * Cut::elements * Cut::cached)
-    return fn.template operator()<Cut>(dim3(strided_blocks(R, kRowsByWarps, context)), dim3(kWarp, kRowsByWarps));
-  // Two packs a thread hide more latency than one; four or eight only where 512 threads need them.
-  fn.template operator()<Cut>(grid, block_of((C / Cut::elements + 1) / 2));
-}
+};
 
 }  // namespace
 
 void layer_norm(const LayerNorm& op, CudaContext& context) {
   int64_t R = op.mean.numel(), C = op.weight.numel();
   bool aligned = aligned_16(op.y.data, op.sum.data, op.x.data, op.residual.data, op.weight.data, op.bias.data);
-  dispatch_pair(op.x.dtype, op.weight.dtype, [&]<class T, class W>() {
+  dispatch_rows(op.x.dtype, op.weight.dtype, [&]<class T, class W>() {
     Forward<T, W> arguments{op.y.as<T>(),
                             op.mean.as<float>(),
                             op.rstd.as<float>(),
@@ -278,23 +152,19 @@ void layer_norm(const LayerNorm& op, CudaContext& context) {
 }
 
 void layer_norm_backward(const LayerNormBackward& op, CudaContext& context) {
-  int64_t R = op.mean.numel(), C = op.weight.numel(), slabs = slabs_of(R);
+  int64_t R = op.mean.numel(), C = op.weight.numel();
   const float *mean = op.mean.as<const float>(), *rstd = op.rstd.as<const float>();
   // The weights' gradients first: dx may overwrite dy.
-  float* partial = context.scratch<float>(2 * slabs * C);
+  float* partial = context.scratch<float>(2 * slabs_of(R) * C);
   dispatch_float(op.s.dtype, [&]<class T>() {
-    dim3 grid(unsigned((C + kWarp - 1) / kWarp), unsigned(slabs));
-    if (slabs)
-      DS_LAUNCH(sum_slabs<T>, grid, dim3(kWarp, kSlabWarps), 0, context, op.dy.as<const T>(), op.s.as<const T>(), mean,
-                rstd, partial, R, C);
-  });
-  dispatch_float(op.dweight.dtype, [&]<class G>() {
-    dim3 grid(unsigned((C + kMaxBlock - 1) / kMaxBlock), 2);
-    DS_LAUNCH(sum_partials<G>, grid, kMaxBlock, 0, context, partial, slabs, op.dweight.as<G>(), op.dbias.as<G>(), C,
-              op.accumulate);
+    WeightTerms<T> terms{op.dy.as<const T>(), op.s.as<const T>(), mean, rstd};
+    dispatch_float(op.dweight.dtype, [&]<class G>() {
+      Targets<G, 2> targets{{op.dweight.as<G>(), op.dbias.as<G>()}};
+      sum_columns(terms, targets, R, C, op.accumulate, partial, context);
+    });
   });
   bool aligned = aligned_16(op.dx.data, op.dy.data, op.dsum.data, op.s.data, op.weight.data);
-  dispatch_pair(op.s.dtype, op.weight.dtype, [&]<class T, class W>() {
+  dispatch_rows(op.s.dtype, op.weight.dtype, [&]<class T, class W>() {
     BackwardRows<T, W> arguments{op.dx.as<T>(),
                                  op.dy.as<const T>(),
                                  op.dsum.as<const T>(),
