@@ -32,7 +32,7 @@ describeEmulated('two ranks with a GPU each', () => {
     const gpus = stages.map((stage) => results.get(`${kind} | cuda | ${stage}`)!);
     const digits = kind === 'fp32' ? 4 : 1.5;
     for (const gpu of gpus) {
-      gpu.losses.forEach((loss, i) => expect(loss).toBeCloseTo(cpu.losses[i]!, digits));
+      for (const [i, loss] of gpu.losses.entries()) expect(loss).toBeCloseTo(cpu.losses[i]!, digits);
       expect(gpu.evaluation).toBeCloseTo(cpu.evaluation, digits);
       expect(gpu.losses.at(-1)).not.toBe(gpu.losses[0]);
       expect(gpu.weights).toHaveLength(1);

@@ -41,6 +41,7 @@ main(async ({ group, args, core }) => {
   // Two calls of a kind everybody makes: the ones that differ are the second.
   const common = () => (device.isCuda ? group.broadcast(make(1), 0) : group.barrier());
   common();
+  await failureOf(device.stream); // of a group that cannot be opened, whose failure is that of the calls below, too
   variants[args.variant]();
   const started = Date.now();
   const first = await failureOf(device.stream);

@@ -12,7 +12,11 @@ namespace {
 constexpr auto kBusy = std::chrono::milliseconds(2), kIdle = std::chrono::milliseconds(50);
 constexpr int64_t kLookMs = 100;
 constexpr int64_t kPartingMs = 5000;  // for all ranks to be done with a group that was destroyed
-constexpr uint64_t kSure = 3;         // looks in a row that find the same
+constexpr int64_t kHurriedMs = 300;   // the same, at the end of the process
+constexpr auto kLongest = std::chrono::seconds(3);
+constexpr uint64_t kSure = 3;  // looks in a row that find the same
+
+std::atomic<bool> started{false};
 
 }  // namespace
 
@@ -23,6 +27,22 @@ NcclWatcher& NcclWatcher::shared() {
 
 NcclWatcher::NcclWatcher() {
   std::thread([this] { work(); }).detach();
+  started = true;
+}
+
+void NcclWatcher::see_off() {
+  if (!started) return;
+  NcclWatcher& watcher = shared();
+  ++watcher.hurried_;
+  watcher.wake();
+  {
+    std::unique_lock lock(watcher.mutex_);
+    watcher.rested_.wait_for(lock, kLongest, [&] {
+      auto& all = watcher.communicators_;
+      return !watcher.working_ && std::none_of(all.begin(), all.end(), [](auto& c) { return bool(c->leaving_); });
+    });
+  }
+  --watcher.hurried_;
 }
 
 void NcclWatcher::add(std::shared_ptr<NcclCommunicator> communicator) {
@@ -45,6 +65,7 @@ void NcclWatcher::work() {
   std::unique_lock lock(mutex_);
   while (true) {
     auto all = communicators_;
+    working_ = true;
     lock.unlock();
     bool busy = false;
     int64_t now = steady_ms();
@@ -60,11 +81,13 @@ void NcclWatcher::work() {
     lock.unlock();
     done.clear();  // the last holder, outside the lock
     lock.lock();
+    working_ = false;
+    rested_.notify_all();
     // What is new is looked at after a moment, not at once: it needs time to happen.
     if (busy)
       changed_.wait_for(lock, kBusy, [] { return false; });
     else
-      changed_.wait_for(lock, kIdle, [this] { return woken_; });
+      changed_.wait_for(lock, hurried_ ? kBusy : kIdle, [this] { return woken_; });
     woken_ = false;
   }
 }
@@ -87,7 +110,9 @@ bool NcclCommunicator::watch(int64_t now) {
   // The others may still read what NCCL has of ours.
   if (!left_ms_) left_ms_ = now;
   members_->me().left.store(1, std::memory_order_release);
-  if (!segment().failed() && !others_have_left() && now - left_ms_ < kPartingMs) return true;
+  if (!segment().failed() && !others_have_left() &&
+      now - left_ms_ < (NcclWatcher::shared().hurried_ ? kHurriedMs : kPartingMs))
+    return true;
   give_up(Error("DISPOSED", "collective", "a live group", "one that was destroyed", ""));
   return false;
 }
