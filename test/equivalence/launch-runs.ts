@@ -7,6 +7,7 @@ import { launch } from '@ds/core-native';
 export interface TrainingRun {
   name: string;
   steps: number;
+  device?: string;
   config?: object;
   model?: object;
   sizes?: object;

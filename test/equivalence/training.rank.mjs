@@ -34,8 +34,8 @@ async function hashWeights(engine) {
 
 for (const run of runs) {
   const before = liveTensors();
-  const cpu = device(run.device ?? 'cpu');
-  cpu.resetPeak();
+  const place = device(run.device ?? 'cpu');
+  place.resetPeak();
   const sizes = { T: 16, B: 2, vocabSize: 97, ...run.sizes };
   const model = new Bloom({
     ...bloomPresets['bloom-tiny'],
@@ -48,7 +48,7 @@ for (const run of runs) {
   const engine = await initialize({
     model,
     group,
-    device: cpu,
+    device: place,
     decayGroups: run.decayGroups ?? 'all',
     config: {
       train_micro_batch_size_per_gpu: sizes.B,
@@ -58,7 +58,7 @@ for (const run of runs) {
       ...run.config,
     },
   });
-  const at0 = cpu.account().peak;
+  const at0 = place.account().peak;
   if (run.load) await loadCheckpoint(engine, run.load.dir, run.load.tag);
   const losses = [];
   const norms = [];
@@ -71,7 +71,7 @@ for (const run of runs) {
     losses.push(report.loss);
     norms.push(report.gradNorm);
     bytesSent = report.bytesSent;
-    if ((step + 1) % 100 === 0) resident.push(process.memoryUsage().rss, cpu.account().peak);
+    if ((step + 1) % 100 === 0) resident.push(process.memoryUsage().rss, place.account().peak);
   }
   if (run.save) await saveCheckpoint(engine, run.save.dir, run.save.tag, { step: engine.stepsTaken });
   const evaluation = await engine.evalBatch([{ rows: rowsOf(sizes, 1000, 0, group.rank) }]);
@@ -85,8 +85,8 @@ for (const run of runs) {
     modelStateBytes: engine.modelStateBytes(),
     elements: engine.plan.units.reduce((sum, { layout }) => sum + layout.elements, 0),
     paddedElements: engine.plan.units.reduce((sum, { layout }) => sum + layout.paddedElements, 0),
-    owners: cpu.account().owners,
-    peak: cpu.account().peak,
+    owners: place.account().owners,
+    peak: place.account().peak,
     peakAtStart: at0,
     bytesSent,
     resident,

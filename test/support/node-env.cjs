@@ -9,6 +9,9 @@ const addon =
   process.env.DS_NATIVE_PATH ?? path.join(__dirname, '../../packages/core-native/build/Release/ds-core-native.node');
 const emulated = path.join(path.dirname(path.resolve(addon)), 'ds-core-cuda-emulated.so');
 if (process.env.DS_CUDA_LIBRARY === undefined && existsSync(emulated)) process.env.DS_CUDA_LIBRARY = emulated;
+// NCCL is one of ours, too, where the device is.
+const fakeNccl = path.join(path.dirname(emulated), 'ds-fake-nccl.so');
+if (process.env.DS_CUDA_LIBRARY === emulated && existsSync(fakeNccl)) process.env.DS_NCCL_LIBRARY ??= fakeNccl;
 
 const SHARED = [
   'ArrayBuffer',

@@ -70,7 +70,10 @@ describe('ds doctor', () => {
       cuda: { kernels: expect.any(Boolean), library: expect.stringMatching(/ds-core-cuda/) },
     });
     const names = report.findings.map(({ name }: { name: string }) => name);
-    expect(names).toEqual(expect.arrayContaining(['node', 'native addon', 'cpu', 'threads', 'memory', 'cuda']));
+    expect(names).toEqual(expect.arrayContaining(['node', 'native addon', 'cpu', 'threads', 'memory', 'cuda', 'nccl']));
+    // Found, or the files that were tried.
+    const nccl = report.findings.find(({ name }: { name: string }) => name === 'nccl');
+    expect(nccl.chosen ?? nccl.why).toMatch(/nccl/i);
     const cuda = report.findings.find(({ name }: { name: string }) => name === 'cuda');
     // Where the emulated GPU was built, the tests have it.
     expect(cuda).toMatchObject(

@@ -25,6 +25,14 @@ export interface NativeCuda {
   devices: { name: string; capability: string; multiprocessors: number; total: number; free: number }[];
 }
 
+export interface NativeNccl {
+  /** The file that was opened; empty for none. */
+  path: string;
+  version: string;
+  /** In this order; `problem` is empty for the one that was opened. */
+  tried: { path: string; problem: string }[];
+}
+
 export interface NativeRuntime {
   initialize(errorClass: new (fields: DsErrorFields) => DsError): void;
   create_stream(device: number): Stream;
@@ -75,6 +83,8 @@ export interface NativeCollectives {
   comm_null(rank: number, size: number): Group;
   // biome-ignore format: one function a line
   comm_run(stream: Stream, group: Group, primitive: number, out: OptionalId, input: OptionalId, peer: number, scale: number, accumulate: boolean, tag: string): void;
+  comm_open_cuda(stream: Stream, group: Group, exactSums: boolean, always: boolean, timeoutMs: number): void;
+  nccl(candidates: string[]): NativeNccl;
   comm_split(stream: Stream, group: Group, color: number, key: number): Promise<{ group: Group }>;
   comm_info(group: Group): { rank: number; size: number; transport: string; flight: string } | undefined;
   /** Calls, elements and bytes of each primitive, in the order of src/collectives/primitives.ts. */

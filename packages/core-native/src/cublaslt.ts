@@ -6,11 +6,11 @@
  * `DS_CUBLASLT_PATH` names its file, or the folder of it; then nothing else is tried.
  */
 import fs = require('node:fs');
-import os = require('node:os');
 import path = require('node:path');
 
 import { DsError } from './errors';
 import { native } from './loader';
+import { pythonFolders, toolkitFolders } from './nvidia-folders';
 
 /** In step with csrc/runtime/cuda_abi.h. */
 const choices = ['auto', 'cublaslt', 'internal'];
@@ -24,17 +24,6 @@ function inFolder(folder: string): string {
   return files.find((file) => fs.existsSync(file)) ?? files[0]!;
 }
 
-/** The folders in which pip and conda put NVIDIA's libraries below `root`. */
-function pythonFolders(root: string): string[] {
-  const lib = path.join(root, 'lib');
-  const pythons = fs.existsSync(lib) ? fs.readdirSync(lib).filter((name) => name.startsWith('python3')) : [];
-  return pythons.flatMap((python) =>
-    ['site-packages', 'dist-packages'].flatMap((packages) =>
-      ['cu13', 'cublas'].map((wheel) => path.join(lib, python, packages, 'nvidia', wheel, 'lib')),
-    ),
-  );
-}
-
 /** Paths for dlopen, in the order in which they are tried. A name without a folder is the system's to find. */
 export function cublasLtPaths(env: NodeJS.ProcessEnv): string[] {
   const given = env.DS_CUBLASLT_PATH;
@@ -42,28 +31,8 @@ export function cublasLtPaths(env: NodeJS.ProcessEnv): string[] {
     const absolute = path.resolve(given);
     return [fs.existsSync(absolute) && fs.statSync(absolute).isDirectory() ? inFolder(absolute) : absolute];
   }
-  const present = (folders: (string | undefined)[]): string[] =>
-    [...new Set(folders.filter((f) => f !== undefined && f !== ''))] as string[];
-  const toolkits = present([env.CUDA_HOME, env.CUDA_PATH, '/usr/local/cuda']);
-  const roots = present([
-    env.VIRTUAL_ENV,
-    env.CONDA_PREFIX,
-    path.join(env.HOME ?? os.homedir(), '.local'),
-    '/usr/local',
-    '/usr',
-  ]);
-  return [
-    ...fileNames,
-    ...toolkits.flatMap((toolkit) => [
-      inFolder(path.join(toolkit, 'lib64')),
-      inFolder(path.join(toolkit, 'targets/x86_64-linux/lib')),
-    ]),
-    ...(env.CONDA_PREFIX ? [inFolder(path.join(env.CONDA_PREFIX, 'lib'))] : []),
-    ...roots
-      .flatMap(pythonFolders)
-      .filter((folder) => fs.existsSync(folder))
-      .map(inFolder),
-  ];
+  const folders = [...toolkitFolders(env), ...pythonFolders(env, ['cu13', 'cublas'])];
+  return [...fileNames, ...folders.map(inFolder)];
 }
 
 /** The number of a choice. @throws CONFIG for a word that is none */

@@ -1,14 +1,16 @@
 /** Devices, their streams and events, and the account of their memory. */
 import type { NativeAccount, NativeCuda } from './binding';
+import { readLocalPlace } from './collectives/environment';
 import { configureCudaGemm } from './cublaslt';
 import { DsError } from './errors';
 import { native } from './loader';
 
 /**
- * `cpu`: vector kernels on the thread pool. `cuda:n`: the n-th NVIDIA GPU. `ref`: plain loops with double accumulators,
- * the specification of every op. `null`: shapes and bytes only, for plans of models of any size.
+ * `cpu`: vector kernels on the thread pool. `cuda:n`: the n-th NVIDIA GPU; `cuda` the one of this process, by its place
+ * among the ranks of this host (LOCAL_RANK). `ref`: plain loops with double accumulators, the specification of every op.
+ * `null`: shapes and bytes only, for plans of models of any size.
  */
-export type DeviceName = 'cpu' | 'ref' | 'null' | `cuda:${number}`;
+export type DeviceName = 'cpu' | 'ref' | 'null' | 'cuda' | `cuda:${number}`;
 
 /** The values cross the native boundary: keep in step with csrc/runtime/stream.h. cuda:n is `firstCuda` + n. */
 const hostDevices = ['cpu', 'ref', 'null'] as const;
@@ -43,6 +45,25 @@ function numberOf(name: string): number {
     expected: `one of ${names.join(', ')}`,
     actual: name,
     hint: problem ? `No GPU can be used: ${problem}. \`ds doctor\` says more` : undefined,
+  });
+}
+
+/**
+ * The GPU of this process: number LOCAL_RANK. Where there are fewer GPUs than ranks that is an error, because NCCL wants
+ * one a rank; unless the one in CUDA_VISIBLE_DEVICES was chosen for this rank, or GPUs are emulated.
+ */
+function ownGpu(): DeviceName {
+  const { devices, emulated } = native.cuda();
+  const { rank, ranks } = readLocalPlace();
+  const chosen = devices.length === 1 && /^[^,]+$/.test(process.env.CUDA_VISIBLE_DEVICES ?? '');
+  if (devices.length === 0) return 'cuda:0'; // which says what is missing
+  if (ranks <= devices.length || emulated || chosen) return `cuda:${rank % devices.length}`;
+  throw new DsError({
+    code: 'DEVICE',
+    op: 'device',
+    expected: `a GPU for each of the ${ranks} ranks on this host`,
+    actual: `${devices.length} GPU${devices.length === 1 ? '' : 's'}`,
+    hint: 'start as many ranks as there are GPUs, or give each rank one by CUDA_VISIBLE_DEVICES',
   });
 }
 
@@ -160,7 +181,7 @@ export function device(name: DeviceName | Device): Device {
   if (name instanceof Device) return name;
   let found = devices.get(name);
   if (!found) {
-    found = new Device(name);
+    found = name === 'cuda' ? device(ownGpu()) : new Device(name);
     devices.set(name, found);
   }
   return found;

@@ -3,8 +3,15 @@ import { native } from './loader';
 
 export { type RankEnvironment, readRankEnvironment } from './collectives/environment';
 export { type LaunchOptions, type LaunchResult, launch, type RankExit, type RankLine } from './collectives/launch';
+export { findNccl } from './collectives/nccl';
 export type { GroupCounters, Primitive, Traffic } from './collectives/primitives';
-export { type CallOptions, type GroupOptions, ProcessGroup, type ReduceOptions } from './collectives/process-group';
+export {
+  type CallOptions,
+  type EnvironmentOptions,
+  type GroupOptions,
+  ProcessGroup,
+  type ReduceOptions,
+} from './collectives/process-group';
 export { cudaGemmLibrary } from './cublaslt';
 export { cudaDevices, Device, type DeviceName, device, type Event, leastCapability, Stream, withOwner } from './device';
 export { DsError, type DsErrorCode, type DsErrorFields } from './errors';

@@ -41,7 +41,9 @@ float value(int rank, int64_t i, int step) { return float((rank + 1) * 3 + i % 1
 // One rank: computes on one stream with the pool, communicates on another, each waiting for the other's events.
 void program(std::shared_ptr<Communicator> group, int steps, int64_t n) {
   int N = group->size(), r = group->rank();
-  auto compute = std::make_shared<Stream>(DeviceKind::cpu), wire = std::make_shared<Stream>(DeviceKind::cpu);
+  Account account;
+  auto make = [&] { return std::make_shared<Stream>(int(DeviceKind::cpu), account); };
+  auto compute = make(), wire = make();
   std::vector<float> x(size_t(n * N)), shard(static_cast<size_t>(n)), full(size_t(n * N));
   for (int step = 0; step < steps; ++step) {
     compute->enqueue([&, step] {
@@ -49,7 +51,7 @@ void program(std::shared_ptr<Communicator> group, int steps, int64_t n) {
         for (int64_t i = begin; i < end; ++i) x[size_t(i)] = value(r, i, step);
       });
     });
-    wire->wait(compute, compute->last_ticket());
+    wire->wait(compute, compute->record());
     wire->enqueue(
         group->prepare(collective(Primitive::reduce_scatter, tensor(shard.data(), n), tensor(x.data(), n * N))));
     // A call is over when nobody reads its tensors any more: writing them at once must be safe.
@@ -61,7 +63,7 @@ void program(std::shared_ptr<Communicator> group, int steps, int64_t n) {
         group->prepare(collective(Primitive::all_gather, tensor(full.data(), n * N), tensor(shard.data(), n))));
     wire->enqueue([&] { std::fill(shard.begin(), shard.end(), -1.0f); });
     wire->enqueue(group->prepare(collective(Primitive::all_reduce, tensor(x.data(), n * N), tensor(x.data(), n * N))));
-    compute->wait(wire, wire->last_ticket());
+    compute->wait(wire, wire->record());
     compute->enqueue([&, step] {
       std::atomic<int> wrong{0};
       parallel_ranges(n * N, 1024, [&](int64_t begin, int64_t end) {
@@ -97,7 +99,7 @@ void run_world(int N, Transport transport, int steps, int64_t n) {
       options.transport = transport;
       options.chunk_bytes = 4096;
       auto group = ShmCommunicator::attach(segment, r, options);
-      std::shared_ptr<Communicator> part;
+      std::shared_ptr<HostCommunicator> part;
       group->prepare_split(r % 2, -r, &part)();
       program(group, steps, n);
       program(part, steps, n);

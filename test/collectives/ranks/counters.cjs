@@ -19,14 +19,18 @@ function calls(group, core, device) {
   return list;
 }
 
-main(async ({ group, core }) => {
-  for (const call of calls(group, core, 'cpu')) call();
-  await core.device('cpu').stream.join();
+main(async ({ group, args, core }) => {
+  const { device = 'cpu' } = args;
+  for (const call of calls(group, core, device)) call();
+  await core.device(device).stream.join();
   await group.exchange('not counted among the data');
   const real = group.counters();
   const planned = core.ProcessGroup.null(group.size, group.rank);
   for (const call of calls(planned, core, 'null')) call();
   const plan = planned.counters();
+  // The barrier is the host's: nobody leaves before all are done.
+  group.barrier();
+  await core.device('cpu').stream.join();
   group.resetCounters();
   return { real, plan, afterReset: group.counters().calls };
 });

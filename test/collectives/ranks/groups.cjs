@@ -3,22 +3,22 @@ const { main, random } = require('./rank.cjs');
 
 main(async ({ group, args, core }) => {
   const { Tensor, device } = core;
-  const cpu = device('cpu');
+  const place = device(args.device ?? 'cpu');
   const columns = 2;
   const row = await group.split(Math.floor(group.rank / columns), group.rank % columns);
   // Keys turn the order around.
   const column = await group.split(group.rank % columns, group.size - group.rank);
   const none = await group.split(group.rank === 0 ? undefined : 0);
-  const wires = [cpu.createStream(), cpu.createStream()];
+  const wires = [place.createStream(), place.createStream()];
   const draw = random(5);
   const wrong = [];
   for (let step = 0; step < args.steps; step++) {
     const calls = [row, column, group].map((which) => {
-      const t = Tensor.from([group.rank + 1, step], [2]);
+      const t = Tensor.from([group.rank + 1, step], [2], { device: place });
       const wire = wires[Math.floor(draw() * 2)];
-      wire.wait(cpu.defaultStream.record());
-      cpu.withStream(wire, () => which.allReduce(t, t, { tag: `step ${step}` }));
-      cpu.defaultStream.wait(wire.record());
+      wire.wait(place.defaultStream.record());
+      place.withStream(wire, () => which.allReduce(t, t, { tag: `step ${step}` }));
+      place.defaultStream.wait(wire.record());
       return t;
     });
     const sums = await Promise.all(calls.map((t) => t.numbers()));
@@ -38,7 +38,7 @@ main(async ({ group, args, core }) => {
   let parts = 0;
   for (let i = 0; i < args.splits; i++) {
     const part = await group.split(i % 2 === 0 ? 0 : group.rank);
-    const t = Tensor.from([1], [1]);
+    const t = Tensor.from([1], [1], { device: place });
     part.allReduce(t, t);
     parts += (await t.item()) === part.size ? 1 : 0;
     t.dispose();

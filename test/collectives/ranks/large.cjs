@@ -20,21 +20,21 @@ function firstWrong(got, N, from, what) {
 main(async ({ group, args, core }) => {
   const { rank, size: N } = group;
   const { Tensor } = core;
-  const n = args.elements;
+  const { elements: n, device = 'cpu' } = args;
   const mine = Float32Array.from({ length: n * N }, (_, i) => value(rank, i));
-  const fill = () => Tensor.from(mine, [n * N]);
+  const fill = () => Tensor.from(mine, [n * N], { device });
   const results = {};
 
   const reduced = fill();
   group.allReduce(reduced, reduced);
   results.allReduce = firstWrong(await reduced.read(), N, 0);
 
-  const odd = Tensor.empty([n * N - 1]);
+  const odd = Tensor.empty([n * N - 1], { device });
   group.allReduce(odd, reduced.view([n * N - 1]));
   group.broadcast(reduced, N - 1);
   results.allReduceApart = (await odd.read()).length;
 
-  const shard = Tensor.empty([n]);
+  const shard = Tensor.empty([n], { device });
   group.reduceScatter(shard, fill());
   results.reduceScatter = firstWrong(await shard.read(), N, rank * n);
 
@@ -44,10 +44,10 @@ main(async ({ group, args, core }) => {
   results.allGather = firstWrong(await full.read(), N, 0, 'gather');
 
   if (N > 1) {
-    const around = Tensor.empty([n]);
+    const around = Tensor.empty([n], { device });
     if (rank === 0) group.send(full.view([n]), 1, { tag: 'large' });
     if (rank === 1) group.recv(around, 0, { tag: 'large' });
-    await core.device('cpu').stream.join();
+    await core.device(device).stream.join();
     results.message = rank === 1 ? (await around.read()).findIndex((x, i) => x !== value(0, i)) : -1;
   }
   return results;

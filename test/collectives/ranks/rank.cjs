@@ -13,7 +13,10 @@ async function main(program) {
   const args = JSON.parse(process.argv[2] ?? '{}');
   let result;
   try {
-    const group = await core.ProcessGroup.fromEnvironment(args.options ?? {});
+    // A list has one option a rank; with a device, its part of the group is opened with the rest.
+    const transport = args.perRank?.[Number(process.env.RANK)];
+    const options = transport === undefined ? args.options : { transport, device: args.device };
+    const group = await core.ProcessGroup.fromEnvironment(options ?? {});
     result = { rank: group.rank, value: await program({ group, args, core }) };
   } catch (error) {
     if (!core.DsError.is(error)) throw error;

@@ -59,4 +59,30 @@ function expected(op, inputs, rank, before) {
   }
 }
 
-module.exports = { expected };
+const roundings = { f32: 2 ** -24, bf16: 2 ** -8, f16: 2 ** -11, f64: 2 ** -53 };
+
+/**
+ * How far a sum is from the expected one, in parts of what N additions in any order may be off when each is rounded to
+ * the dtype of the tensor; NaN for what is no number.
+ */
+function worstError(op, inputs, rank, before, want, bytes) {
+  const N = inputs.length;
+  const n = op.primitive === 'reduceScatter' ? inputs[0].length / N : inputs[0].length;
+  const from = op.primitive === 'reduceScatter' ? rank * n : 0;
+  const columns = inputs.map((input) => unpackNumbers(op.dtype, input.subarray(from, from + n)));
+  const wanted = unpackNumbers(op.outDType, want);
+  const copy = bytes.slice();
+  const got = unpackNumbers(op.outDType, new want.constructor(copy.buffer, copy.byteOffset, want.length));
+  const old = op.accumulate ? unpackNumbers(op.outDType, before) : undefined;
+  let worst = 0;
+  for (let i = 0; i < n; i++) {
+    const size = columns.reduce((sum, column) => sum + Math.abs(column[i]), 0) * Math.abs(op.scale);
+    // The sum's additions and the scale; then the addition to what was there and the result's own rounding.
+    const bound = (N + 1) * roundings[op.dtype] * size + 3 * roundings[op.outDType] * (size + Math.abs(old?.[i] ?? 0));
+    const error = Math.abs(got[i] - wanted[i]);
+    worst = Math.max(worst, error === 0 ? 0 : error / bound);
+  }
+  return worst;
+}
+
+module.exports = { expected, worstError };

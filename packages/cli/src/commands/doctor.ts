@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { summaryOf } from '../catalog';
 import { loadNative, probeCpu, probeProduct, probeThreads } from '../doctor/compute';
-import { probeCuda, readCuda } from '../doctor/cuda';
+import { probeCuda, probeNccl, readCuda } from '../doctor/cuda';
 import type { Finding } from '../doctor/finding';
 import { probeMemory, probeNode, probeSharedMemory, probeSystem, readMemory } from '../doctor/system';
 import { exitCodes } from '../terminal/exit-codes';
@@ -27,6 +27,7 @@ function diagnose(output: Output): void {
     probeMemory(),
     probeSharedMemory(),
     probeCuda(native),
+    probeNccl(native),
   ];
   const healthy = findings.every(({ status }) => status !== 'bad');
   const report = {

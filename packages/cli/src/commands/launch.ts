@@ -16,6 +16,7 @@ interface LaunchFlags extends OutputOptions {
 const help = `
 Every rank runs the script with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE and DS_NUM_THREADS set, and joins the others by
   const group = await ProcessGroup.fromEnvironment();
+With GPUs, device('cuda') is the rank's own, number LOCAL_RANK, and the group moves its tensors by NCCL.
 A file that is no JavaScript is run as a program. The first rank that fails ends the others, and says why.
 Ctrl-C is passed on to the ranks; a second one ends them at once. No rank outlives the launcher.
 

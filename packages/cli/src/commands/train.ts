@@ -13,6 +13,7 @@ interface TrainFlags extends OutputOptions {
   readonly data?: string;
   readonly steps?: number;
   readonly world?: number;
+  readonly device?: string;
   readonly seed?: number;
   readonly output?: string;
   readonly resume?: boolean | string;
@@ -23,7 +24,7 @@ CONFIG is JSON (comments and trailing commas are allowed):
   {
     "model": "bloom-560m",            // a folder, a config.json, a preset, or sizes in place
     "data": "corpus/",                // a folder, text files, a .bin/.idx prefix, or JSON with {"ids": [[...]]}
-    "steps": 1000, "world": 2, "seed": 42, "output": "runs/train",
+    "steps": 1000, "world": 2, "device": "cpu", "seed": 42, "output": "runs/train",
     "sequence_length": 512, "validation_split": 0.05, "eval_interval": 100, "checkpoint_interval": 500,
     "deepspeed": {                    // DeepSpeed's own JSON, or the path of one
       "train_batch_size": 16,
@@ -50,6 +51,7 @@ export function register(program: Command): void {
     .option('--data <data>', "over the config's")
     .option('--steps <n>', "over the config's", parseCount)
     .option('-n, --world <n>', "ranks, over the config's", parseCount)
+    .option('--device <name>', "cpu, or cuda for a GPU a rank; over the config's")
     .option('--seed <n>', "over the config's", parseCount)
     .option('-o, --output <folder>', "over the config's")
     .option('--resume [checkpoint]', 'go on from the last checkpoint, or from the one named')
@@ -61,9 +63,9 @@ export function register(program: Command): void {
 
 async function train(config: string, flags: TrainFlags & { fresh?: boolean }): Promise<void> {
   const output = outputOf(flags);
-  const { model, data, steps, world, seed, output: folder } = flags;
+  const { model, data, steps, world, device, seed, output: folder } = flags;
   const resume = flags.fresh ? false : flags.resume;
-  const overrides: TrainOverrides = { model, data, steps, world, seed, output: folder, resume };
+  const overrides: TrainOverrides = { model, data, steps, world, device, seed, output: folder, resume };
   await showTraining(output, config, overrides);
 }
 

@@ -39,6 +39,17 @@ export function readCuda(native: typeof CoreNative | undefined): CudaNumbers {
   };
 }
 
+/** NCCL, which groups of ranks with GPUs need. */
+export function probeNccl(native: typeof CoreNative | undefined): Finding {
+  const { path: file, version, tried } = native?.findNccl() ?? { path: '', version: '', tried: [] };
+  const gpus = native?.cudaDevices().devices.length ?? 0;
+  if (version) return { name: 'nccl', status: 'good', found: `NCCL ${version}`, chosen: file };
+  const needed = gpus > 1 ? 'several GPUs cannot work together without it' : 'only several GPUs need it';
+  const vain = tried.map(({ path: candidate, problem }) => `${candidate}: ${problem}`);
+  const why = vain.length > 0 ? `tried ${vain.join('; ')}` : 'DS_NCCL_LIBRARY names a file of it';
+  return { name: 'nccl', status: gpus > 1 ? 'warn' : 'info', found: `no NCCL; ${needed}`, why };
+}
+
 export function probeCuda(native: typeof CoreNative | undefined): Finding {
   const numbers = readCuda(native);
   const found = [

@@ -23,7 +23,7 @@ async function main(): Promise<void> {
   const job = JSON.parse(process.argv[2]!) as Job;
   const config = loadTrainConfig(job.config, job.overrides);
   using stop = new StopRequest(config.output);
-  const group = await ProcessGroup.fromEnvironment();
+  const group = await ProcessGroup.fromEnvironment({ device: config.device });
   const modelSource = findModel(config.model);
   using data = openTrainingData(job.data, config, modelSource);
   const model = createModel(modelSource);
@@ -92,6 +92,7 @@ async function initializeEngine(
     model,
     config: config.deepspeed,
     group,
+    device: config.device,
     decayGroups: config.weightDecayGroups,
     ...(weights ? { weights: weights.source } : {}),
   });

@@ -33,7 +33,7 @@ export function startRecord({ config, model, sequenceLength, resumedFrom, planne
     micro_batch: deepspeed.batch.micro,
     accumulation: deepspeed.batch.accumulation,
     sequence_length: sequenceLength,
-    device: 'cpu',
+    device: config.device,
     machine: describeMachine(),
     planned: {
       model_state_bytes: planned.modelStateBytes,

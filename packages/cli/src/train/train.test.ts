@@ -2,6 +2,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { cudaDevices } from '@ds/core-native';
 import { openModelFolder } from '@ds/io';
 import { goldenPath, readGolden, readGoldenTensors } from '../../../../test/support/golden';
 import { type SpawnOptions, spawnDs } from '../../test-support/spawn-ds';
@@ -76,6 +77,16 @@ describe('ds train', () => {
       expect(Math.abs(loss - wanted[i]!)).toBeLessThan(1e-4);
       expect(Math.abs(grad_norm - norms[i]!)).toBeLessThan(1e-4);
     });
+  });
+
+  (cudaDevices().emulated ? it : it.skip)('gives them on GPUs, one a rank, by NCCL', async () => {
+    const { exitCode, error, steps, output } = await train({ device: 'cuda', world: 2, steps: 3, ...stage(3) });
+    expect([exitCode, error]).toEqual([0, undefined]);
+    expect(steps).toHaveLength(3);
+    steps.forEach(({ loss }, i) => {
+      expect(Math.abs(loss - golden.adamw_decay_all.losses[i]!)).toBeLessThan(1e-3);
+    });
+    expect(readRun(output).start).toMatchObject({ device: 'cuda', world: 2 });
   });
 
   it('prints the fields that scripts read', () => {

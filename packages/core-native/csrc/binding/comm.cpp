@@ -8,20 +8,31 @@
 
 namespace ds {
 
-void Group::set(std::shared_ptr<Communicator> communicator) {
+void Group::set(std::shared_ptr<HostCommunicator> communicator) {
   std::lock_guard lock(mutex_);
   communicator_ = std::move(communicator);
   if (closing_ && communicator_) communicator_->leave();
 }
 
-std::shared_ptr<Communicator> Group::get() const {
+std::shared_ptr<HostCommunicator> Group::get() const {
   std::lock_guard lock(mutex_);
   return communicator_;
+}
+
+void Group::set_cuda(std::shared_ptr<NcclCommunicator> communicator) {
+  std::lock_guard lock(mutex_);
+  cuda_ = std::move(communicator);
+}
+
+std::shared_ptr<NcclCommunicator> Group::cuda() const {
+  std::lock_guard lock(mutex_);
+  return cuda_;
 }
 
 void Group::close() {
   std::lock_guard lock(mutex_);
   closing_ = true;
+  if (cuda_) cuda_->leave();
   if (communicator_) communicator_->leave();
 }
 
@@ -34,12 +45,23 @@ double number(Info info, int i) { return info[i].As<Napi::Number>().DoubleValue(
 uint32_t u32(Info info, int i) { return info[i].As<Napi::Number>().Uint32Value(); }
 std::string text(Info info, int i) { return info[i].As<Napi::String>().Utf8Value(); }
 
-std::shared_ptr<Communicator> group_argument(Info info, int i) {
+std::shared_ptr<HostCommunicator> group_argument(Info info, int i) {
   auto& groups = Environment::of(info.Env()).groups;
   uint32_t id = u32(info, i);
   auto communicator = id < groups.size() && groups[id] ? groups[id]->get() : nullptr;
   if (!communicator)
     throw Error("DISPOSED", "collective", "a live group", "one that was destroyed, or that failed to open", "");
+  return communicator;
+}
+
+std::shared_ptr<NcclCommunicator> cuda_argument(Info info, int i, const Stream& stream) {
+  auto communicator = Environment::of(info.Env()).groups.at(u32(info, i))->cuda();
+  if (!communicator)
+    throw Error("INTERNAL", "collective", "a group that was opened for a GPU", "one that was not", "please report it");
+  if (communicator->device() != cuda_number(stream.device()))
+    throw Error("DEVICE", "collective", "tensors of cuda:" + std::to_string(communicator->device()),
+                "tensors of cuda:" + std::to_string(cuda_number(stream.device())),
+                "a rank has one GPU in a group, that of its first call");
   return communicator;
 }
 
@@ -133,13 +155,50 @@ Napi::Value comm_run(Info info) {
   op.scale = number(info, 6);
   op.accumulate = info[7].As<Napi::Boolean>().Value();
   op.tag = text(info, 8);
-  if (stream.kind() == DeviceKind::null)
+  op.cuda = stream.cuda();
+  if (stream.kind() == DeviceKind::null) {
     communicator->count(op);
-  else if (keep.empty())
-    stream.enqueue(communicator->prepare(std::move(op)));
+    return info.Env().Undefined();
+  }
+  auto job = op.cuda ? cuda_argument(info, 1, stream)->prepare(std::move(op)) : communicator->prepare(std::move(op));
+  if (keep.empty())
+    stream.enqueue(std::move(job));
   else
-    stream.enqueue([job = communicator->prepare(std::move(op)), keep = std::move(keep)] { job(); });
+    stream.enqueue([job = std::move(job), keep = std::move(keep)]() mutable { job(); });
   return info.Env().Undefined();
+}
+
+// comm_open_cuda(stream, group, exactSums, always, timeoutMs): for tensors of the stream's GPU, at the first call of
+// them
+Napi::Value comm_open_cuda(Info info) {
+  Stream& stream = Environment::of(info.Env()).stream(u32(info, 0));
+  auto host = group_argument(info, 1);
+  NcclOptions options;
+  options.sums = info[2].As<Napi::Boolean>().Value() ? NcclSums::exact : NcclSums::unordered;
+  options.always = info[3].As<Napi::Boolean>().Value();
+  options.timeout_ms = int64_t(number(info, 4));
+  auto communicator = NcclCommunicator::create(*host, cuda_number(stream.device()), options);
+  Environment::of(info.Env()).groups[u32(info, 1)]->set_cuda(communicator);
+  stream.enqueue(communicator->prepare_open(*host, stream.cuda()));
+  return info.Env().Undefined();
+}
+
+// nccl(candidates) -> { path, version, tried: [{ path, problem }] }: opens the first that is NCCL, unless one is open
+Napi::Value nccl(Info info) {
+  auto list = info[0].As<Napi::Array>();
+  std::vector<std::string> candidates;
+  for (uint32_t i = 0; i < list.Length(); ++i) candidates.push_back(list.Get(i).As<Napi::String>().Utf8Value());
+  const NcclLibrary& library = NcclLibrary::open(candidates);
+  auto result = Napi::Object::New(info.Env());
+  auto tried = Napi::Array::New(info.Env());
+  for (auto& t : library.tried) {
+    auto row = Napi::Object::New(info.Env());
+    row["path"] = t.path, row["problem"] = t.problem;
+    tried[tried.Length()] = row;
+  }
+  result["path"] = library.path, result["version"] = library.found ? library.version_text() : "";
+  result["tried"] = tried;
+  return result;
 }
 
 // comm_split(stream, group, color, key) -> Promise<{ group }>; a group without a communicator for color < 0
@@ -147,7 +206,7 @@ Napi::Value comm_split(Info info) {
   auto& env = Environment::of(info.Env());
   uint32_t stream = u32(info, 0);
   auto group = std::make_shared<Group>();
-  auto part = std::make_shared<std::shared_ptr<Communicator>>();
+  auto part = std::make_shared<std::shared_ptr<HostCommunicator>>();
   auto job = group_argument(info, 1)->prepare_split(info[2].As<Napi::Number>().Int32Value(),
                                                     info[3].As<Napi::Number>().Int32Value(), part.get());
   env.stream(stream).enqueue([=, job = std::move(job)] {
@@ -164,16 +223,24 @@ Napi::Value comm_info(Info info) {
   if (!communicator) return info.Env().Undefined();
   auto result = Napi::Object::New(info.Env());
   result["rank"] = communicator->rank(), result["size"] = communicator->size();
-  result["transport"] = communicator->transport(), result["flight"] = communicator->flight_record();
+  std::string transport = communicator->transport(), flight = communicator->flight_record();
+  if (auto cuda = groups[u32(info, 0)]->cuda()) {
+    std::string device = "cuda:" + std::to_string(cuda->device());
+    transport += "; " + device + ": " + cuda->transport();
+    flight += ". On " + device + ": " + cuda->flight_record();
+  }
+  result["transport"] = transport, result["flight"] = flight;
   return result;
 }
 
 // comm_counters(group) -> calls, elements and bytes of each primitive, in their order
 Napi::Value comm_counters(Info info) {
   auto communicator = group_argument(info, 0);
+  auto cuda = Environment::of(info.Env()).groups[u32(info, 0)]->cuda();
   auto result = Napi::Float64Array::New(info.Env(), size_t(3 * kPrimitives));
   for (int p = 0; p < kPrimitives; ++p) {
-    auto& t = communicator->traffic(Primitive(p));
+    Traffic t = communicator->traffic(Primitive(p));
+    if (cuda) t += cuda->traffic(Primitive(p));
     double N = double(communicator->size());
     result[size_t(3 * p)] = double(t.calls);
     result[size_t(3 * p + 1)] = double(t.elements_times_ranks) / N;
@@ -184,6 +251,7 @@ Napi::Value comm_counters(Info info) {
 
 Napi::Value comm_reset_counters(Info info) {
   group_argument(info, 0)->reset_traffic();
+  if (auto cuda = Environment::of(info.Env()).groups[u32(info, 0)]->cuda()) cuda->reset_traffic();
   return info.Env().Undefined();
 }
 
@@ -193,11 +261,14 @@ Napi::Value comm_abort(Info info) {
   return info.Env().Undefined();
 }
 
-// comm_destroy(stream, group): leaves it once what is queued on the stream so far is done
+// comm_destroy(stream, group): leaves it once its calls so far are done
 Napi::Value comm_destroy(Info info) {
   auto& env = Environment::of(info.Env());
   uint32_t id = u32(info, 1);
-  env.stream(u32(info, 0)).enqueue(group_argument(info, 1)->prepare_leave());
+  auto communicator = group_argument(info, 1);
+  Stream& stream = env.stream(u32(info, 0));
+  if (auto cuda = env.groups[id]->cuda()) stream.enqueue(cuda->prepare_leave());
+  stream.enqueue(communicator->prepare_leave());
   env.groups[id] = nullptr;
   return info.Env().Undefined();
 }
@@ -223,6 +294,8 @@ void install_collectives(Napi::Env env, Napi::Object exports) {
   add.operator()<comm_single>("comm_single");
   add.operator()<comm_null>("comm_null");
   add.operator()<comm_run>("comm_run");
+  add.operator()<comm_open_cuda>("comm_open_cuda");
+  add.operator()<nccl>("nccl");
   add.operator()<comm_split>("comm_split");
   add.operator()<comm_info>("comm_info");
   add.operator()<comm_counters>("comm_counters");

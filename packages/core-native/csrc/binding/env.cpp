@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "../collectives/nccl_watch.h"
 #include "comm.h"
 
 namespace ds {
@@ -77,6 +78,7 @@ Environment::~Environment() {
   // A stream may sit in a collective: it must end before the streams are waited for.
   for (auto& group : groups)
     if (group) group->close();
+  NcclWatcher::see_off();
   settle.Abort();
 }
 

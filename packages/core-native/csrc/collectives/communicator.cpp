@@ -58,6 +58,20 @@ void check(const Collective& op, int rank, int size) {
 
 }  // namespace
 
+Call call_of(const Collective& op) {
+  Call call;
+  call.primitive = op.primitive;
+  const Tensor& in = op.in.present ? op.in : op.out;
+  const Tensor& out = op.out.present ? op.out : op.in;
+  call.dtype = in.dtype, call.out_dtype = out.dtype;
+  call.address = reinterpret_cast<uint64_t>(in.data), call.out_address = reinterpret_cast<uint64_t>(out.data);
+  if (in.present || out.present) call.count = uint64_t(std::max(in.numel(), out.numel()));
+  call.bytes = call.count * dtype_bytes(call.dtype);
+  call.scale = op.scale, call.accumulate = op.accumulate, call.peer = op.peer;
+  set_tag(call, op.tag);
+  return call;
+}
+
 void Communicator::count(const Collective& op) {
   Traffic& t = traffic_[int(op.primitive)];
   uint64_t n = uint64_t(std::max(op.in.present ? op.in.numel() : 0, op.out.present ? op.out.numel() : 0));
@@ -135,16 +149,16 @@ std::function<void()> Communicator::prepare(Collective op) {
   return in_turn(std::move(what), [this, op = std::move(op)] { run(op); });
 }
 
-std::function<void()> Communicator::prepare_connect() {
+std::function<void()> HostCommunicator::prepare_connect() {
   return in_turn("hello", [this] { connect(); });
 }
 
-std::function<void()> Communicator::prepare_split(int color, int key, std::shared_ptr<Communicator>* part) {
+std::function<void()> HostCommunicator::prepare_split(int color, int key, std::shared_ptr<HostCommunicator>* part) {
   return in_turn("split", [this, color, key, part] { *part = split(color, key); });
 }
 
 std::function<void()> Communicator::prepare_leave() {
-  return in_turn("destroy", [this] { leave(); });
+  return in_turn("destroy", [this] { retire(); });
 }
 
 void NullCommunicator::run(const Collective& op) {
@@ -152,7 +166,7 @@ void NullCommunicator::run(const Collective& op) {
               "tensors that hold data", "use ProcessGroup.fromEnvironment() or ProcessGroup.single()");
 }
 
-std::shared_ptr<Communicator> NullCommunicator::split(int, int) {
+std::shared_ptr<HostCommunicator> NullCommunicator::split(int, int) {
   throw Error("UNSUPPORTED", "split", "a group that knows its other ranks", "a null group, which counts for one rank",
               "make the parts with ProcessGroup.null(size, rank)");
 }

@@ -50,7 +50,7 @@ struct FailureText {
 
 // One rank's part of a communicator: written by that rank alone.
 struct alignas(64) Member {
-  static constexpr int kHistory = 64;
+  static constexpr int kHistory = 64, kAhead = 32;
   std::atomic<uint32_t> round;  // rounds it has arrived at
   std::atomic<uint32_t> left;
   std::atomic<uint32_t> can_read;          // it can read the memory of every other member
@@ -58,7 +58,11 @@ struct alignas(64) Member {
   std::atomic<uint64_t> issued, finished;  // numbers of calls
   std::atomic<uint64_t> changed_ms;        // steady clock, when `issued` or `finished` last changed
   std::atomic<uint32_t> world_rank;
-  Published<Call> header[2];          // of collective number s in header[s % 2]
+  Published<Call> header[2];  // of collective number s in header[s % 2]
+  // Of a back end that queues its calls instead of meeting for each:
+  std::atomic<uint64_t> queued;       // collectives
+  std::atomic<uint64_t> arrived;      // collectives that its device has come to
+  Published<Call> ahead[kAhead];      // collective number s in ahead[s % kAhead]
   Published<Call> history[kHistory];  // call number i in history[i % kHistory]
 };
 
@@ -69,6 +73,9 @@ struct alignas(64) Pair {
   std::atomic<uint32_t> taken;  // steps taken
   std::atomic<uint32_t> taken_sleepers;
   Published<Call> call;
+  // Of a back end that queues its calls: message number s, of which `sent` and `taken` were queued, in [s % kAhead].
+  static constexpr int kAhead = 4;
+  Published<Call> sends[kAhead], receives[kAhead];
 };
 
 // The words by which a whole communicator meets. The last one to arrive at a round opens it.

@@ -16,11 +16,6 @@ constexpr uint64_t kFailedSpins = 8;  // in a row: the others do not seem to run
 constexpr int64_t kLookNs = 100 * 1000000;
 constexpr uint64_t kProbe = 0x70726f6265647321;
 
-int64_t now_ms() {
-  using namespace std::chrono;
-  return duration_cast<milliseconds>(steady_clock::now().time_since_epoch()).count();
-}
-
 bool reached(uint32_t value, uint32_t target) { return int32_t(value - target) >= 0; }
 
 struct Sleeper {
@@ -50,10 +45,8 @@ std::shared_ptr<ShmCommunicator> ShmCommunicator::attach(std::shared_ptr<Segment
 
 ShmCommunicator::ShmCommunicator(std::shared_ptr<Segment> segment, int room, int rank, std::vector<int> world_ranks,
                                  const ShmOptions& options)
-    : Communicator(rank, int(world_ranks.size())),
-      segment_(std::move(segment)),
-      room_(room),
-      world_ranks_(std::move(world_ranks)),
+    : HostCommunicator(rank, int(world_ranks.size())),
+      members_(std::make_shared<Membership>(std::move(segment), room, rank, std::move(world_ranks))),
       options_(options),
       headers_(size_t(size_)),
       sent_(size_t(size_)),
@@ -63,26 +56,17 @@ ShmCommunicator::ShmCommunicator(std::shared_ptr<Segment> segment, int room, int
       probe_(kProbe),
       random_(uint64_t(rank) * 0x9e3779b97f4a7c15u + 1) {}
 
-ShmCommunicator::~ShmCommunicator() {
-  leave();
-  segment_->leave_room(room_);
-}
+ShmCommunicator::~ShmCommunicator() { leave(); }
 
 void ShmCommunicator::leave() {
   leaving_ = true;
   me().left.store(1, std::memory_order_release);
 }
 
-void ShmCommunicator::abort(const std::string& reason) {
-  segment_->fail(Error("ABORTED", "collective", "a group that goes on",
-                       name_of(rank_) + " aborted it" + (reason.empty() ? "" : ": " + reason), ""));
-}
+void ShmCommunicator::abort(const std::string& reason) { segment().fail(members_->aborted(reason)); }
 
 void ShmCommunicator::skipped(const std::string& what) {
-  if (leaving_) return;
-  segment_->fail(Error("COMM", what, "every rank to take part",
-                       name_of(rank_) + " that cannot: an earlier command of its stream failed",
-                       "see the error of that rank"));
+  if (!leaving_) segment().fail(members_->cannot_call(what));
 }
 
 std::string ShmCommunicator::transport() const {
@@ -104,14 +88,14 @@ void ShmCommunicator::await(std::atomic<uint32_t>& word, std::atomic<uint32_t>& 
   bool soon = spin_until(ready, whole ? kSpinNs : kShortSpinNs);
   if (whole) failed_spins_ = soon ? 0 : failed_spins_ + 1;
   if (soon) return;
-  int64_t began = now_ms(), looked = began;
+  int64_t began = steady_ms(), looked = began;
   Sleeper sleeper(sleepers);
   while (true) {
     uint32_t seen = word.load(std::memory_order_seq_cst);
     if (ready()) return;
     futex_wait(word, seen, kLookNs, true);
     if (ready()) return;
-    int64_t now = now_ms();
+    int64_t now = steady_ms();
     if ((now - looked) * 1000000 < kLookNs) continue;
     looked = now;
     look(now - began, missing);
@@ -121,7 +105,7 @@ void ShmCommunicator::await(std::atomic<uint32_t>& word, std::atomic<uint32_t>& 
 bool ShmCommunicator::arrive() {
   uint32_t target = uint32_t(++rounds_);
   me().round.store(target, std::memory_order_release);
-  Gate& gate = segment_->gate(room_);
+  Gate& gate = members_->gate();
   if (gate.arrivals.fetch_add(1, std::memory_order_acq_rel) + 1 != uint64_t(size_) * rounds_) return false;
   announce(gate.generation, target, gate.sleepers);
   return true;
@@ -129,7 +113,7 @@ bool ShmCommunicator::arrive() {
 
 void ShmCommunicator::await_round() {
   uint32_t target = uint32_t(rounds_);
-  Gate& gate = segment_->gate(room_);
+  Gate& gate = members_->gate();
   await(
       gate.generation, gate.sleepers, [&] { return reached(gate.generation.load(std::memory_order_acquire), target); },
       [this, target](int q) { return !reached(member(q).round.load(std::memory_order_acquire), target); });
@@ -156,50 +140,13 @@ void ShmCommunicator::open(const std::function<void()>& meanwhile) {
     headers_[size_t(q)] = member(q).header[current_.sequence & 1].load();
     same = same && same_collective(headers_[size_t(q)], current_);
   }
-  if (!same) mismatch();
+  if (!same) throw members_->mismatch(current_, headers_);
 }
 
 void ShmCommunicator::round() { opened_ ? meet() : open(); }
 
-// Every rank holds the same headers here, so every rank writes the same sentence.
-void ShmCommunicator::mismatch() {
-  std::string calls;
-  for (int q = 0; q < size_; ++q) {
-    auto& call = headers_[size_t(q)];
-    bool told = false;
-    std::string who;
-    for (int p = 0; p < size_; ++p) {
-      if (!same_collective(headers_[size_t(p)], call)) continue;
-      if (p < q) told = true;
-      who += (who.empty() ? "" : ", ") + std::to_string(world_ranks_[size_t(p)]);
-    }
-    if (told) continue;
-    bool several = who.find(',') != std::string::npos;
-    calls += (calls.empty() ? "" : "; ") + std::string(several ? "ranks " : "rank ") + who + ": " +
-             (call.number ? describe(call) : "nothing");
-  }
-  throw Error(
-      "COMM", "collective #" + std::to_string(current_.sequence), "the same call on every rank", calls,
-      "this is the first call that differs: ranks must issue collectives in one order, with one shape and dtype");
-}
-
-Call ShmCommunicator::call_of(const Collective& op) const {
-  Call call;
-  call.primitive = op.primitive;
-  const Tensor& in = op.in.present ? op.in : op.out;
-  const Tensor& out = op.out.present ? op.out : op.in;
-  call.dtype = in.dtype, call.out_dtype = out.dtype;
-  call.address = reinterpret_cast<uint64_t>(in.data), call.out_address = reinterpret_cast<uint64_t>(out.data);
-  if (in.present || out.present) call.count = uint64_t(std::max(in.numel(), out.numel()));
-  call.bytes = call.count * dtype_bytes(call.dtype);
-  call.scale = op.scale, call.accumulate = op.accumulate, call.peer = op.peer;
-  set_tag(call, op.tag);
-  return call;
-}
-
 // Numbers a call, keeps its record, and makes its failure everybody's.
 void ShmCommunicator::run_call(Call call, const std::function<void()>& move) {
-  Member& m = me();
   call.number = ++calls_;
   if (call.primitive == Primitive::send)
     call.sequence = ++sends_[size_t(call.peer)];
@@ -209,9 +156,7 @@ void ShmCommunicator::run_call(Call call, const std::function<void()>& move) {
     call.sequence = ++collectives_;
   current_ = call;
   opened_ = false;
-  m.history[calls_ % Member::kHistory].store(call);
-  m.changed_ms.store(uint64_t(now_ms()), std::memory_order_relaxed);
-  m.issued.store(calls_, std::memory_order_release);
+  members_->issued(call);
   if (options_.jitter_us) {
     random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
     std::this_thread::sleep_for(std::chrono::microseconds(random_ % uint64_t(options_.jitter_us)));
@@ -220,15 +165,14 @@ void ShmCommunicator::run_call(Call call, const std::function<void()>& move) {
     move();
   } catch (const Error& error) {
     if (leaving_) throw;
-    throw segment_->fail(error);
+    throw segment().fail(error);
   }
-  m.changed_ms.store(uint64_t(now_ms()), std::memory_order_relaxed);
-  m.finished.store(calls_, std::memory_order_release);
+  members_->finished(calls_);
 }
 
 // Before any call of its own, a rank has met all others once.
 void ShmCommunicator::connect() {
-  if (segment_->failed()) throw segment_->failure();
+  if (segment().failed()) throw segment().failure();
   if (leaving_) throw Error("DISPOSED", "collective", "a live group", "one that was destroyed", "");
   if (ways_ == 0) hello();
 }
@@ -255,11 +199,12 @@ void ShmCommunicator::hello() {
     bool can_read = options_.transport != Transport::staged;
     for (int q = 0; q < size_ && can_read; ++q) {
       uint64_t word = 0;
-      can_read = q == rank_ || (read_memory(process_of(q).pid, &word, headers_[size_t(q)].address, sizeof word) == 0 &&
-                                word == kProbe);
+      can_read = q == rank_ ||
+                 (read_memory(members_->process_of(q).pid, &word, headers_[size_t(q)].address, sizeof word) == 0 &&
+                  word == kProbe);
     }
     me().can_read.store(can_read, std::memory_order_relaxed);
-    me().has_room.store(int(std::thread::hardware_concurrency()) >= segment_->world(), std::memory_order_relaxed);
+    me().has_room.store(int(std::thread::hardware_concurrency()) >= segment().world(), std::memory_order_relaxed);
     round();
     bool all = true, room = true;
     for (int q = 0; q < size_; ++q) {
@@ -274,7 +219,7 @@ void ShmCommunicator::hello() {
   });
 }
 
-std::shared_ptr<Communicator> ShmCommunicator::split(int color, int key) {
+std::shared_ptr<HostCommunicator> ShmCommunicator::split(int color, int key) {
   struct Row {
     int32_t color, key, room;
   };
@@ -298,7 +243,7 @@ std::shared_ptr<Communicator> ShmCommunicator::split(int color, int key) {
     std::stable_sort(ranks.begin(), ranks.end(),
                      [&](int a, int b) { return rows[size_t(a)].key < rows[size_t(b)].key; });
     bool leads = !ranks.empty() && ranks[0] == rank_;
-    exchange({color, key, leads ? segment_->take_room(int(ranks.size())) : -1});
+    exchange({color, key, leads ? segment().take_room(int(ranks.size())) : -1});
     if (ranks.empty()) return;
     room = rows[size_t(ranks[0])].room;
     if (room < 0)
@@ -306,8 +251,9 @@ std::shared_ptr<Communicator> ShmCommunicator::split(int color, int key) {
   });
   if (ranks.empty()) return nullptr;
   int rank = int(std::find(ranks.begin(), ranks.end(), rank_) - ranks.begin());
-  for (int& r : ranks) r = world_ranks_[size_t(r)];
-  std::shared_ptr<ShmCommunicator> part(new ShmCommunicator(segment_, room, rank, std::move(ranks), options_));
+  for (int& r : ranks) r = members_->world_ranks()[size_t(r)];
+  std::shared_ptr<ShmCommunicator> part(
+      new ShmCommunicator(members_->segment(), room, rank, std::move(ranks), options_));
   part->ways_ = int(ways_);
   part->crowded_ = crowded_;
   return part;

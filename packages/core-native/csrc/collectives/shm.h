@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "communicator.h"
-#include "segment.h"
+#include "membership.h"
 
 namespace ds {
 
@@ -33,7 +33,7 @@ struct ShmOptions {
   int64_t jitter_us = 0;  // a random wait up to this before every call: shakes out what depends on timing
 };
 
-class ShmCommunicator : public Communicator {
+class ShmCommunicator : public HostCommunicator {
  public:
   // Takes place `rank` of the world. Returns at once; the first call waits for the others.
   static std::shared_ptr<ShmCommunicator> attach(std::shared_ptr<Segment> segment, int rank, const ShmOptions& options);
@@ -42,12 +42,13 @@ class ShmCommunicator : public Communicator {
   void abort(const std::string& reason) override;
   void leave() override;
   std::string transport() const override;
-  std::string flight_record() const override;
+  std::string flight_record() const override { return members_->flight_record(); }
+  std::shared_ptr<Membership> members() const override { return members_; }
 
  protected:
   void connect() override;
   void run(const Collective& op) override;
-  std::shared_ptr<Communicator> split(int color, int key) override;
+  std::shared_ptr<HostCommunicator> split(int color, int key) override;
   void skipped(const std::string& what) override;
 
  private:
@@ -57,14 +58,12 @@ class ShmCommunicator : public Communicator {
   // Meeting (shm.cpp)
   void hello();
   void run_call(Call call, const std::function<void()>& move);
-  Call call_of(const Collective& op) const;
   bool arrive();  // first half of a round; true when this rank was the last
   void meet();    // one round
   void await_round();
   // The first round of a collective: compares headers, keeps them in headers_. `meanwhile` runs while others arrive.
   void open(const std::function<void()>& meanwhile = nullptr);
   void round();  // open() the first time, meet() afterwards
-  [[noreturn]] void mismatch();
   template <class Ready, class Missing>
   void await(std::atomic<uint32_t>& word, std::atomic<uint32_t>& sleepers, Ready ready, Missing missing);
   void await_pair(std::atomic<uint32_t>& word, std::atomic<uint32_t>& sleepers, uint32_t steps, int peer);
@@ -73,11 +72,6 @@ class ShmCommunicator : public Communicator {
   // Watching (shm_watch.cpp)
   void look(int64_t waited_ms, const std::function<bool(int)>& missing);
   void look_at(int peer, const std::function<bool(int)>& missing);
-  bool pending_call(int peer, Call& call) const;
-  [[noreturn]] void time_out(const std::function<bool(int)>& missing);
-  std::string name_of(int rank) const;
-  std::string flight_of(int rank) const;
-  ProcessId process_of(int rank) const { return segment_->process(world_ranks_[size_t(rank)]); }
 
   // Moving (shm_staged.cpp, shm_pulled.cpp, shm_message.cpp)
   bool pulls(const Call& call) const;
@@ -89,7 +83,7 @@ class ShmCommunicator : public Communicator {
   void staged_all_to_all(const Collective& op);
   template <class Put, class Take>
   void steps(int64_t count, Put put, Take take);
-  char* slot(int rank) const { return segment_->slot(room_, rank, int(data_rounds_ & 1)); }
+  char* slot(int rank) const { return members_->slot(rank, int(data_rounds_ & 1)); }
 
   void move_pulled(const Collective& op);
   void pulled_all_reduce(const Collective& op);
@@ -102,12 +96,11 @@ class ShmCommunicator : public Communicator {
   void send(const Collective& op);
   void receive(const Collective& op);
 
-  Member& member(int rank) const { return segment_->member(room_, rank); }
-  Member& me() const { return member(rank_); }
+  Segment& segment() const { return *members_->segment(); }
+  Member& member(int rank) const { return members_->member(rank); }
+  Member& me() const { return members_->me(); }
 
-  const std::shared_ptr<Segment> segment_;
-  const int room_;
-  const std::vector<int> world_ranks_;
+  const std::shared_ptr<Membership> members_;
   const ShmOptions options_;
   std::atomic<bool> leaving_{false};
   std::atomic<int> ways_{0};  // 0 not met yet, 1 staged only, 2 pulled too

@@ -11,7 +11,7 @@ int64_t steps_of(int64_t bytes, int64_t chunk) { return std::max<int64_t>(1, (by
 }  // namespace
 
 void ShmCommunicator::send(const Collective& op) {
-  Pair& pair = segment_->pair(room_, rank_, op.peer);
+  Pair& pair = members_->pair(rank_, op.peer);
   uint32_t& step = sent_[size_t(op.peer)];
   int64_t bytes = int64_t(current_.bytes), chunk = int64_t(options_.chunk_bytes);
   bool whole = pulls(current_);
@@ -20,7 +20,7 @@ void ShmCommunicator::send(const Collective& op) {
   for (int64_t s = 0; s < count; ++s) {
     if (!whole && bytes) {
       await_pair(pair.taken, pair.taken_sleepers, step - uint32_t(s > 0), op.peer);  // two slots: one may be in use
-      std::memcpy(segment_->slot(room_, rank_, 2 + int(s & 1)), op.in.as<char>() + s * chunk,
+      std::memcpy(members_->slot(rank_, 2 + int(s & 1)), op.in.as<char>() + s * chunk,
                   size_t(std::min(chunk, bytes - s * chunk)));
     }
     announce(pair.sent, ++step, pair.sent_sleepers);
@@ -29,15 +29,13 @@ void ShmCommunicator::send(const Collective& op) {
 }
 
 void ShmCommunicator::receive(const Collective& op) {
-  Pair& pair = segment_->pair(room_, op.peer, rank_);
+  Pair& pair = members_->pair(op.peer, rank_);
   uint32_t& step = taken_[size_t(op.peer)];
   int64_t bytes = int64_t(current_.bytes), chunk = int64_t(options_.chunk_bytes);
   await_pair(pair.sent, pair.sent_sleepers, step + 1, op.peer);
   Call theirs = pair.call.load();
   if (theirs.count != current_.count || theirs.dtype != current_.dtype || theirs.tag_hash != current_.tag_hash)
-    throw Error("COMM", short_name(current_), "one message on both ends",
-                name_of(op.peer) + ": " + describe(theirs) + "; " + name_of(rank_) + ": " + describe(current_),
-                "messages between two ranks arrive in the order they were sent");
+    throw members_->message_mismatch(theirs, current_);
   bool whole = pulls(current_);
   int64_t count = whole ? 1 : steps_of(bytes, chunk);
   for (int64_t s = 0; s < count; ++s) {
@@ -45,7 +43,7 @@ void ShmCommunicator::receive(const Collective& op) {
     if (whole)
       pull(op.peer, op.out.data, theirs.address, size_t(bytes));
     else if (bytes)
-      std::memcpy(op.out.as<char>() + s * chunk, segment_->slot(room_, op.peer, 2 + int(s & 1)),
+      std::memcpy(op.out.as<char>() + s * chunk, members_->slot(op.peer, 2 + int(s & 1)),
                   size_t(std::min(chunk, bytes - s * chunk)));
     announce(pair.taken, ++step, pair.taken_sleepers);
   }

@@ -66,12 +66,12 @@ bool ShmCommunicator::pulls(const Call& call) const {
 }
 
 void ShmCommunicator::pull(int rank, void* to, uint64_t address, size_t bytes) {
-  int error = read_memory(process_of(rank).pid, to, address, bytes);
+  int error = read_memory(members_->process_of(rank).pid, to, address, bytes);
   if (error == 0) return;
-  if (error == ESRCH || !is_alive(process_of(rank)))
-    throw Error("COMM", short_name(current_), "every rank to be alive", name_of(rank) + " that has ended",
+  if (error == ESRCH || !is_alive(members_->process_of(rank)))
+    throw Error("COMM", short_name(current_), "every rank to be alive", members_->name_of(rank) + " that has ended",
                 "its own output tells why; killed by signal 9 is mostly the system out of memory");
-  throw Error("COMM", short_name(current_), "memory of " + name_of(rank) + " that can be read",
+  throw Error("COMM", short_name(current_), "memory of " + members_->name_of(rank) + " that can be read",
               std::string("the error ") + std::strerror(error), "try transport staged");
 }
 

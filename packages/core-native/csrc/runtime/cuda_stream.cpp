@@ -7,6 +7,16 @@
 
 namespace ds {
 
+void Outcome::fail(const Error& error) {
+  std::lock_guard lock(mutex_);
+  if (!failure_) failure_ = error;
+}
+
+std::optional<Error> Outcome::failure() const {
+  std::lock_guard lock(mutex_);
+  return failure_;
+}
+
 PinnedRing::~PinnedRing() {
   DsCudaError ignored;
   if (base_) library_.pinned_free(base_, &ignored);
@@ -125,17 +135,45 @@ void CudaStream::copy(void* to, const void* from, size_t bytes) {
 #endif
 }
 
-void CudaStream::mark(uint64_t ticket) {
+char* CudaStream::workspace(size_t bytes) {
+  DsCudaError error{};
+  void* data = scratch(this, bytes, &error);
+  if (!data) throw cuda_error(error);
+  return static_cast<char*>(data);
+}
+
+std::shared_ptr<CudaEvent> CudaStream::record() {
   auto event = std::make_shared<CudaEvent>(device_);
   cuda_call(library_.event_record, event->get(), stream_);
+  return event;
+}
+
+void CudaStream::depend(std::shared_ptr<const Outcome> outcome) {
+  std::lock_guard lock(marks_mutex_);
+  if (std::find(outcomes_.begin(), outcomes_.end(), outcome) == outcomes_.end())
+    outcomes_.push_back(std::move(outcome));
+}
+
+void CudaStream::depend(const CudaStream& other) {
+  for (auto& outcome : other.outcomes()) depend(outcome);
+}
+
+std::vector<std::shared_ptr<const Outcome>> CudaStream::outcomes() const {
+  std::lock_guard lock(marks_mutex_);
+  return outcomes_;
+}
+
+std::optional<Error> CudaStream::dependence() const {
+  for (auto& outcome : outcomes())
+    if (auto failure = outcome->failure()) return failure;
+  return std::nullopt;
+}
+
+void CudaStream::mark(uint64_t ticket) {
+  auto event = record();
   std::lock_guard lock(marks_mutex_);
   marks_.emplace_back(ticket, std::move(event));
-  int passed = 1;
-  while (marks_.size() > 1) {
-    cuda_call(library_.event_query, marks_.front().second->get(), &passed);
-    if (!passed) break;
-    marks_.pop_front();
-  }
+  while (marks_.size() > 1 && marks_.front().second->passed()) marks_.pop_front();
 }
 
 std::shared_ptr<CudaEvent> CudaStream::marked(uint64_t ticket) {
@@ -152,10 +190,13 @@ void CudaStream::drain() {
 std::optional<Error> CudaStream::synchronize() {
   DsCudaError error{};
   int failed = library_.stream_synchronize(stream_, &error);
+  auto given_up = dependence();
   {
     std::lock_guard lock(marks_mutex_);
     marks_.clear();
+    outcomes_.clear();
   }
+  if (given_up) return given_up;
   // The data's fault says more than what it led to.
   if (std::exchange(fault_->raised, 0u)) {
     fault_->describe(fault_, &error);

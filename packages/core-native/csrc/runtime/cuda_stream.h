@@ -15,6 +15,18 @@
 
 namespace ds {
 
+// What became of work on a device that the device itself cannot tell, such as a collective that was given up. Shared by
+// who knows, and by the streams whose later work builds on it.
+class Outcome {
+ public:
+  void fail(const Error& error);  // the first one counts
+  std::optional<Error> failure() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::optional<Error> failure_;
+};
+
 // A point in a CUDA stream. Destroyed where the last holder lets go.
 class CudaEvent {
  public:
@@ -28,6 +40,11 @@ class CudaEvent {
   CudaEvent(const CudaEvent&) = delete;
   DsCudaEvent* get() const { return event_; }
   void synchronize() const { cuda_call(library_.event_synchronize, event_); }
+  bool passed() const {
+    int done = 0;
+    cuda_call(library_.event_query, event_, &done);
+    return done;
+  }
 
  private:
   const DsCudaLibrary& library_;
@@ -74,6 +91,8 @@ class CudaStream {
   void download(void* to, const void* from, size_t bytes);
   // Copies within this device, or from another one.
   void copy(void* to, const void* from, size_t bytes);
+  // Memory for one command, in stream order, as a kernel's scratch is: a kernel that asks for some gets the same.
+  char* workspace(size_t bytes);
 
   // Marks this point for waiters: number `ticket` of the stream's commands.
   void mark(uint64_t ticket);
@@ -81,6 +100,14 @@ class CudaStream {
   std::shared_ptr<CudaEvent> marked(uint64_t ticket);
   // Holds this stream back, not the caller.
   void wait(const CudaEvent& event) { cuda_call(library_.event_wait, stream_, event.get()); }
+  std::shared_ptr<CudaEvent> record();
+
+  // The next `synchronize` tells of this failure, should there be one.
+  void depend(std::shared_ptr<const Outcome> outcome);
+  // On all that `other` depends on.
+  void depend(const CudaStream& other);
+  // The failure of what is depended on, if there is one.
+  std::optional<Error> dependence() const;
 
   // Waits for everything queued. Gives what went wrong since the last time, on the device or in the data.
   std::optional<Error> synchronize();
@@ -93,6 +120,7 @@ class CudaStream {
 
  private:
   static void* scratch(void* self, size_t bytes, DsCudaError* error) noexcept;
+  std::vector<std::shared_ptr<const Outcome>> outcomes() const;
 
   const DsCudaLibrary& library_;
   int device_;
@@ -103,7 +131,8 @@ class CudaStream {
   CudaSpace scratch_;
   DsCudaContext context_{};
   PinnedRing ring_;
-  std::mutex marks_mutex_;
+  mutable std::mutex marks_mutex_;
+  std::vector<std::shared_ptr<const Outcome>> outcomes_;  // guarded by marks_mutex_; of what is not joined yet
   std::deque<std::pair<uint64_t, std::shared_ptr<CudaEvent>>> marks_;  // that have not passed, by ticket
 };
 

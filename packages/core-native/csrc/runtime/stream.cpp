@@ -62,11 +62,13 @@ void Stream::wait(std::shared_ptr<Stream> other, uint64_t ticket) {
     if (auto error = other->wait_done(ticket)) throw *error;
     if (!other->cuda_) return;
     auto mark = other->cuda_->marked(ticket);
-    if (!mark) return;
-    if (cuda_)
-      cuda_->wait(*mark);
-    else
-      mark->synchronize();
+    if (cuda_) {
+      cuda_->depend(*other->cuda_);
+      if (mark) cuda_->wait(*mark);
+      return;
+    }
+    if (mark) mark->synchronize();
+    if (auto error = other->cuda_->dependence()) throw *error;
   });
 }
 

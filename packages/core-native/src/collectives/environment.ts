@@ -32,6 +32,20 @@ export function readRankEnvironment(env: Variables = process.env): RankEnvironme
   return env.DS_SESSION && found.fd === undefined ? { ...found, session: env.DS_SESSION } : found;
 }
 
+/** Which of the ranks on this host this process is, and how many there are, as far as its environment says. */
+export function readLocalPlace(env: Variables = process.env): { rank: number; ranks: number } {
+  const names = [
+    ['LOCAL_RANK', 'LOCAL_WORLD_SIZE'],
+    ['OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_LOCAL_SIZE'],
+    ['SLURM_LOCALID', 'SLURM_STEP_TASKS_PER_NODE'],
+    ['MPI_LOCALRANKID', 'MPI_LOCALNRANKS'],
+  ] as const;
+  const found = names.find(([rank]) => env[rank] !== undefined);
+  if (!found) return { rank: 0, ranks: 1 };
+  const rank = count(env, found[0]);
+  return { rank, ranks: Math.max(rank + 1, Number.parseInt(env[found[1]] ?? '1', 10)) };
+}
+
 function fromLauncher(env: Variables): RankEnvironment | undefined {
   if (env.DS_COMM_FD === undefined) return undefined;
   const world = count(env, 'WORLD_SIZE');

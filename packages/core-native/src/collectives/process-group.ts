@@ -1,5 +1,5 @@
 /** Groups of ranks that move tensors between them. */
-import { type Device, device as deviceOf, withOwner } from '../device';
+import { type Device, type DeviceName, device as deviceOf, withOwner } from '../device';
 import { DsError } from '../errors';
 import { native } from '../loader';
 import { expectDevice, expectDType } from '../ops/check';
@@ -7,6 +7,7 @@ import type { DType } from '../tensor/dtype';
 import { keep } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { readRankEnvironment } from './environment';
+import { findNccl } from './nccl';
 import { type GroupCounters, type Primitive, primitives, type Traffic } from './primitives';
 import { dieWithLauncher } from './rank';
 
@@ -14,14 +15,22 @@ export interface GroupOptions {
   /** How long a rank waits for the others in one call before it gives up; default 10 minutes, or `DS_COMM_TIMEOUT_MS`. */
   timeoutMs?: number;
   /**
-   * `pulled`: ranks read each other's memory directly, one copy. `staged`: through shared slots, two copies.
-   * Default `auto`: pulled where the system allows it. `DS_COMM_TRANSPORT` says it for all ranks.
+   * How tensors travel. On the CPU `pulled`: ranks read each other's memory directly, one copy; `staged`: through shared
+   * slots, two copies; `auto`: pulled where the system allows it. On GPUs through NCCL, with sums in the order of ranks,
+   * the bits of the CPU; `nccl_unordered` leaves sums to NCCL, which is faster, rounds 16-bit tensors at every step, and
+   * gives results that depend on the number of ranks and on NCCL. `nccl` is `auto` that uses NCCL also in a group of one.
+   * Alike on all ranks. Default `auto`, or `DS_COMM_TRANSPORT`.
    */
-  transport?: 'auto' | 'pulled' | 'staged';
+  transport?: 'auto' | 'pulled' | 'staged' | 'nccl' | 'nccl_unordered';
   /** Bytes of a staged chunk, 4096 to 524288, a multiple of 64; default 524288. Alike on all ranks; never changes results. */
   chunkBytes?: number;
   /** A random wait up to this long before every call, to shake out what depends on timing; default 0, or `DS_COMM_JITTER_US`. */
   jitterMicros?: number;
+}
+
+export interface EnvironmentOptions extends GroupOptions {
+  /** A GPU whose tensors the group will move: NCCL is opened at once, not at the first call. `cuda` is this rank's own. */
+  device?: DeviceName | Device;
 }
 
 export interface CallOptions {
@@ -34,14 +43,17 @@ export interface ReduceOptions extends CallOptions {
   scale?: number;
 }
 
-const transports = { auto: 0, pulled: 1, staged: 2 } as const;
+// On the host, the names that are about GPUs mean `auto`.
+const transports = { auto: 0, pulled: 1, staged: 2, nccl: 0, nccl_unordered: 0 } as const;
+type Transport = keyof typeof transports;
 const floats = ['f32', 'bf16', 'f16', 'f64'] as const;
 const synchronous = process.env.DS_SYNC === '1';
 const codeOf = new Map(primitives.map((name, code) => [name, code]));
 
 /**
  * A rank's membership of a group. Calls are queued on the current stream of the tensors' device and run there in turn;
- * a failure (COMM, COMM_TIMEOUT, ABORTED) comes with the next join, is the same on all ranks, and is final.
+ * a failure (COMM, COMM_TIMEOUT, ABORTED) comes with the next join, is the same on all ranks, and is final. Tensors of
+ * the CPU travel through shared memory, those of a GPU, one a rank, through NCCL.
  *
  * Every rank must make the same calls in the same order; the first that differs is named. Sums run in f32 (f64 for f64)
  * from rank 0 up and are rounded once: bitwise the same on every rank, whatever the chunks, threads and timing.
@@ -51,11 +63,15 @@ export class ProcessGroup implements Disposable {
   readonly size: number;
   readonly #id: number;
   readonly #home: Device;
+  readonly #options: ResolvedOptions;
+  /** NCCL was asked for. */
+  #onCuda = false;
 
-  private constructor(id: number, home: Device) {
+  private constructor(id: number, home: Device, options: ResolvedOptions) {
     const { rank, size } = native.comm_info(id)!;
     this.#id = id;
     this.#home = home;
+    this.#options = options;
     this.rank = rank;
     this.size = size;
   }
@@ -64,23 +80,34 @@ export class ProcessGroup implements Disposable {
    * Joins the job this process was started in by our launcher, torchrun, mpirun or srun; a group of one without any.
    * Resolves once all ranks are there.
    *
-   * @throws UNSUPPORTED for ranks on several hosts, CONFIG, COMM, COMM_TIMEOUT
+   * @throws UNSUPPORTED for ranks on several hosts, or for a GPU without NCCL; CONFIG, COMM, COMM_TIMEOUT
    */
-  static async fromEnvironment(options: GroupOptions = {}): Promise<ProcessGroup> {
+  static async fromEnvironment(options: EnvironmentOptions = {}): Promise<ProcessGroup> {
+    const group = await ProcessGroup.#join(options);
+    const device = deviceOf(options.device ?? 'cpu');
+    if (!device.isCuda) return group;
+    group.#openCuda(device);
+    await device.stream.join();
+    return group;
+  }
+
+  static async #join(options: GroupOptions): Promise<ProcessGroup> {
     dieWithLauncher();
     const found = readRankEnvironment();
     if (!found) return ProcessGroup.single(options);
     const home = deviceOf('cpu');
+    const resolved = resolveOptions(options);
     // The descriptor is closed once it is mapped: neither a second group nor a child process may take it for one.
     delete process.env.DS_COMM_FD;
     const { fd = -1, session = '', rank, world } = found;
-    const opened = await native.comm_open(home.stream.id, fd, session, rank, world, ...nativeOptions(options));
-    return new ProcessGroup(opened.group, home);
+    const opened = await native.comm_open(home.stream.id, fd, session, rank, world, ...nativeOptions(resolved));
+    return new ProcessGroup(opened.group, home, resolved);
   }
 
   /** A group of this process alone: the same calls with the same results and counters, for one rank. */
   static single(options: GroupOptions = {}): ProcessGroup {
-    return new ProcessGroup(native.comm_single(...nativeOptions(options)), deviceOf('cpu'));
+    const resolved = resolveOptions(options);
+    return new ProcessGroup(native.comm_single(...nativeOptions(resolved)), deviceOf('cpu'), resolved);
   }
 
   /** Rank `rank` of `size` ranks that do not exist: counts what calls on tensors of the `null` device would send. */
@@ -92,10 +119,10 @@ export class ProcessGroup implements Disposable {
         expected: 'a rank below the size',
         actual: `rank ${rank} of ${size}`,
       });
-    return new ProcessGroup(native.comm_null(rank, size), deviceOf('null'));
+    return new ProcessGroup(native.comm_null(rank, size), deviceOf('null'), resolveOptions({}));
   }
 
-  /** How bytes travel, for people: 'shared memory, single copy'. */
+  /** How bytes travel, for people: 'shared memory, single copy; cuda:0: NCCL 2.27.3, sums in order of ranks'. */
   get transport(): string {
     return native.comm_info(this.#id)?.transport ?? 'none';
   }
@@ -191,7 +218,7 @@ export class ProcessGroup implements Disposable {
           actual: String(value),
         });
     const { group } = await native.comm_split(this.#home.stream.id, this.#id, color ?? -1, key);
-    return native.comm_info(group) && new ProcessGroup(group, this.#home);
+    return native.comm_info(group) && new ProcessGroup(group, this.#home, this.#options);
   }
 
   /** What this rank has sent by the calls that were made (queued or done) since the start or `resetCounters`. */
@@ -241,11 +268,23 @@ export class ProcessGroup implements Disposable {
   ): void {
     const first = out ?? input;
     if (first) expectDevice(primitive, first, input);
-    const { stream } = first?.device ?? this.#home;
+    const device = first?.device ?? this.#home;
+    if (device.isCuda && this.#home.name !== 'null') this.#openCuda(device);
+    const { stream } = device;
     const { tag = '', scale = 1, accumulate = false, peer = -1 } = options;
     // biome-ignore format: the order of the contract
     native.comm_run(stream.id, this.#id, codeOf.get(primitive)!, out?.id ?? 0, input?.id ?? 0, peer, scale, accumulate, tag);
     if (synchronous) native.join_sync(stream.id);
+  }
+
+  /** Queues the meeting of the ranks for tensors of `device`, once. It is part of the order of calls. */
+  #openCuda(device: Device): void {
+    if (this.#onCuda) return;
+    this.#onCuda = true;
+    const { transport, timeoutMs } = this.#options;
+    if (this.size > 1 || transport.startsWith('nccl')) findNccl();
+    const exact = transport !== 'nccl_unordered';
+    native.comm_open_cuda(device.stream.id, this.#id, exact, transport.startsWith('nccl'), timeoutMs);
   }
 
   async #exchange(mine: Int32Array | Uint8Array, dtype: 'i32' | 'u8'): Promise<Int32Array | Uint8Array> {
@@ -269,18 +308,24 @@ export class ProcessGroup implements Disposable {
   }
 }
 
-function nativeOptions(options: GroupOptions): [number, number, number, number] {
+type ResolvedOptions = Readonly<Required<GroupOptions>>;
+
+function resolveOptions(options: GroupOptions): ResolvedOptions {
   const {
     timeoutMs = fromVariable('DS_COMM_TIMEOUT_MS', 600_000),
-    transport = process.env.DS_COMM_TRANSPORT ?? 'auto',
+    transport = (process.env.DS_COMM_TRANSPORT ?? 'auto') as Transport,
     chunkBytes = 524_288,
     jitterMicros = fromVariable('DS_COMM_JITTER_US', 0),
   } = options;
-  if (!Object.hasOwn(transports, transport)) throw optionError('auto, pulled or staged for transport', transport);
+  if (!Object.hasOwn(transports, transport))
+    throw optionError(`one of ${Object.keys(transports).join(', ')} for transport`, transport);
   if (!(timeoutMs > 0)) throw optionError('a time above 0 for timeoutMs', String(timeoutMs));
   if (!(jitterMicros >= 0)) throw optionError('a time of 0 or more for jitterMicros', String(jitterMicros));
-  const code = transports[transport as keyof typeof transports];
-  return [Math.min(timeoutMs, Number.MAX_SAFE_INTEGER), chunkBytes, code, jitterMicros];
+  return { timeoutMs: Math.min(timeoutMs, Number.MAX_SAFE_INTEGER), transport, chunkBytes, jitterMicros };
+}
+
+function nativeOptions(options: ResolvedOptions): [number, number, number, number] {
+  return [options.timeoutMs, options.chunkBytes, transports[options.transport], options.jitterMicros];
 }
 
 function fromVariable(name: string, otherwise: number): number {

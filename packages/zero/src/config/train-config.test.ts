@@ -18,6 +18,7 @@ describe('a train config', () => {
       data: 'corpus',
       steps: 10,
       world: 1,
+      device: 'cpu',
       seed: 42,
       output: 'runs/train',
       sequenceLength: null,
@@ -38,6 +39,7 @@ describe('a train config', () => {
       data: ['a.txt', 'b.txt'],
       steps: 100,
       world: 2,
+      device: 'cuda',
       seed: 7,
       output: 'out',
       deepspeed: { ...deepspeed, scheduler: { type: 'WarmupCosineLR', params: { warmup_num_steps: 5 } } },
@@ -55,6 +57,7 @@ describe('a train config', () => {
       data: ['a.txt', 'b.txt'],
       steps: 100,
       world: 2,
+      device: 'cuda',
       seed: 7,
       output: 'out',
       sequenceLength: 128,
@@ -114,8 +117,10 @@ describe('a train config', () => {
 describe('the command line', () => {
   it('is taken over the file', () => {
     const given = { ...minimal, deepspeed: { ...deepspeed, seed: 5 }, seed: 5, world: 2 };
-    const config = parseTrainConfig(given, { overrides: { steps: 3, world: 4, seed: 9, output: 'x', resume: true } });
-    expect(config).toMatchObject({ steps: 3, world: 4, seed: 9, output: 'x', resume: true });
+    const config = parseTrainConfig(given, {
+      overrides: { steps: 3, world: 4, device: 'cuda', seed: 9, output: 'x', resume: true },
+    });
+    expect(config).toMatchObject({ steps: 3, world: 4, device: 'cuda', seed: 9, output: 'x', resume: true });
     expect(config.deepspeed).toMatchObject({ world: 4, seed: 9, batch: { micro: 2 } });
   });
 

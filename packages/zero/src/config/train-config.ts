@@ -26,6 +26,8 @@ export interface TrainConfig {
   /** Optimizer steps. */
   readonly steps: number;
   readonly world: number;
+  /** Where every rank computes: `cpu`, or `cuda`, the GPU of its own. */
+  readonly device: 'cpu' | 'cuda';
   /** Also in `deepspeed.seed`. */
   readonly seed: number;
   /** Folder for checkpoints, metrics and the final model. */
@@ -55,6 +57,7 @@ export interface TrainOverrides {
   readonly data?: string | undefined;
   readonly steps?: number | undefined;
   readonly world?: number | undefined;
+  readonly device?: string | undefined;
   readonly seed?: number | undefined;
   readonly output?: string | undefined;
   readonly resume?: boolean | string | undefined;
@@ -90,6 +93,7 @@ const trainShape = {
   ),
   steps: integer('Optimizer steps.', { min: 1 }),
   world: integer('Ranks. Default 1.', { min: 1 }),
+  device: oneOf('Where every rank computes; "cuda" takes a GPU a rank. Default "cpu".', ['cpu', 'cuda']),
   seed: integer('Seed of weight initialisation, data order and dropout. Default 42.', { min: 0 }),
   output: text('Folder for checkpoints, metrics and the final model. Default "runs/train".', 'the path of a folder'),
   deepspeed: z.optional(z.union([pathText(deepSpeedError), anyObject], { error: deepSpeedError })),
@@ -189,6 +193,7 @@ function checkTrain(source: JsonSource, overrides: TrainOverrides, problems: Pro
     data,
     steps,
     world,
+    device: checked.device ?? 'cpu',
     seed,
     output: checked.output ?? 'runs/train',
     deepspeed: { ...deepspeed, seed },

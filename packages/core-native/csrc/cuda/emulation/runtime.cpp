@@ -18,7 +18,10 @@
 namespace ds::emulation {
 namespace {
 
-using Command = std::function<void()>;  // throws ds::Error
+// Gives true when it is done; called again until it is. Throws ds::Error.
+using Command = std::function<bool()>;
+
+constexpr auto kBetweenTries = std::chrono::microseconds(20);
 
 // Commands in order, run by whoever waits for them.
 class Queue {
@@ -41,8 +44,8 @@ class Queue {
     while (done_ < ticket) {
       if (running_)
         changed_.wait(lock);
-      else
-        run_one(lock);
+      else if (!run_one(lock))
+        changed_.wait_for(lock, kBetweenTries);
     }
     return error_;
   }
@@ -53,26 +56,41 @@ class Queue {
     return done_ >= ticket;
   }
 
+  // The same as run_to, as far as it goes without waiting for anybody.
+  bool try_run_to(uint64_t ticket) {
+    std::unique_lock lock(mutex_);
+    while (done_ < ticket && !running_ && run_one(lock)) {
+    }
+    return done_ >= ticket;
+  }
+
  private:
-  void run_one(std::unique_lock<std::mutex>& lock) {
+  // False when the first command is not done yet.
+  bool run_one(std::unique_lock<std::mutex>& lock) {
     Command command = std::move(commands_.front());
-    commands_.pop_front();
     running_ = true;
     std::string error = error_;
     lock.unlock();
+    bool done = true;
     if (error.empty()) {
       try {
-        command();
+        done = command();
       } catch (const Error& e) {
         error = e.op + ": " + e.actual;
       }
-      command = nullptr;
     }
+    if (done) command = nullptr;
     lock.lock();
     error_ = error;
     running_ = false;
-    ++done_;
+    if (done) {
+      commands_.pop_front();
+      ++done_;
+    } else {
+      commands_.front() = std::move(command);
+    }
     changed_.notify_all();
+    return done;
   }
 
   std::mutex mutex_;
@@ -129,12 +147,20 @@ struct CUgraphExec_st {
 namespace ds::emulation {
 namespace {
 
-cudaError_t enqueue(cudaStream_t stream, Command command) {
+cudaError_t enqueue_steps(cudaStream_t stream, Command command) {
   if (stream->recording)
     stream->recording->push_back(std::move(command));
   else
     stream->queue->push(std::move(command));
   return cudaSuccess;
+}
+
+template <class Body>
+cudaError_t enqueue(cudaStream_t stream, Body body) {
+  return enqueue_steps(stream, [body = std::move(body)] {
+    body();
+    return true;
+  });
 }
 
 }  // namespace
@@ -250,17 +276,22 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   auto time = std::make_shared<Clock::time_point>();
   event->queue = stream->queue;
   event->time = time;
-  event->ticket = stream->queue->push([time] { *time = Clock::now(); });
+  event->ticket = stream->queue->push([time] {
+    *time = Clock::now();
+    return true;
+  });
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   if (stream->recording) return cudaErrorStreamCaptureUnsupported;
   if (!event->queue) return cudaSuccess;  // never recorded: nothing to wait for
-  return enqueue(stream, [queue = event->queue, ticket = event->ticket] {
+  return enqueue_steps(stream, [queue = event->queue, ticket = event->ticket] {
+    if (!queue->try_run_to(ticket)) return false;
     std::string error = queue->run_to(ticket);
     // On a real device an error ends every stream.
     if (!error.empty()) throw ds::Error("DEVICE", "the stream it waited for", "no error", error);
+    return true;
   });
 }
 
@@ -331,8 +362,18 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
-  for (auto& command : exec->commands) enqueue(stream, command);
+  for (auto& command : exec->commands) enqueue_steps(stream, command);
   return cudaSuccess;
+}
+
+__attribute__((visibility("default"))) int ds_emulated_enqueue(void* stream, int (*step)(void*), void (*drop)(void*),
+                                                               void* state) {
+  std::shared_ptr<void> held(state, drop);
+  return enqueue_steps(static_cast<cudaStream_t>(stream), [step, held] { return step(held.get()) != 0; });
+}
+
+__attribute__((visibility("default"))) int ds_emulated_device(void* stream) {
+  return stream ? static_cast<cudaStream_t>(stream)->device : current_device;
 }
 
 }  // extern "C"

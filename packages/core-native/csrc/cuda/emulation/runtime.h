@@ -33,3 +33,12 @@ void configure(const DsCudaEmulation& settings);
 const DsCudaEmulation& settings();
 
 }  // namespace ds::emulation
+
+// For other libraries that stand in for NVIDIA's and queue work on emulated streams, as the tests' NCCL does.
+extern "C" {
+// Queues work that is done once `step` gives something else than 0; whoever waits for the stream calls it until then.
+// `drop` ends `state`.
+int ds_emulated_enqueue(void* stream, int (*step)(void* state), void (*drop)(void* state), void* state);
+// The device of a stream; of the calling thread for null.
+int ds_emulated_device(void* stream);
+}

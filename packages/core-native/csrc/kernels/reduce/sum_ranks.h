@@ -5,7 +5,8 @@
 // exact    summed from rank 0 up in f32 (f64 for f64), scaled, then rounded once: the same bits wherever a piece begins
 //          or ends, so results depend on neither chunks nor bucket sizes. With `accumulate`, out = out + that, in f32
 //          before the one rounding.
-// limits   N >= 1, n >= 0
+// limits   N >= 1, at most 256 on a GPU, n >= 0
+// Called by the collectives, not from JavaScript: fields are what they have at hand.
 #pragma once
 #include "../../runtime/op_fields.h"
 #include "../common/cpu_isa.h"
@@ -13,6 +14,8 @@
 namespace ds {
 
 struct SumRanks {
+  static constexpr const char* name = "sum_ranks";
+  static constexpr int kMaxOnGpu = 256;
   const void* const* sources;
   int ranks;
   DType dtype;
@@ -21,7 +24,7 @@ struct SumRanks {
   int64_t n;
   double scale;
   bool accumulate;
-  bool stream;  // write past the caches: for an out that is larger than they are and not among the sources
+  bool stream;  // write past the caches: for an out that is larger than they are and not among the sources (CPU)
 
   void cpu() const;
 };
