@@ -1,8 +1,9 @@
 /** What the table of cases cannot say of block-sparse attention: its kinship with the dense op, and what it refuses. */
 import { Random } from '../../csrc/kernels/common/cases';
-import { device } from '../device';
-import { cpuFeatures } from '../index';
+import { type DeviceName, device } from '../device';
+import { cpuFeatures, cudaDevices } from '../index';
 import { native } from '../loader';
+import type { DType } from '../tensor/dtype';
 import { drop, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { alibiSlopes, attention, attentionBackward } from './attention';
@@ -12,7 +13,17 @@ import { type SparseAttentionOptions, sparseAttention, sparseAttentionBackward }
 
 const { isa: best, supported } = cpuFeatures();
 
-afterEach(() => native.set_isa(best));
+/** Where the tests below put their tensors. */
+let place: DeviceName = 'cpu';
+
+afterEach(() => {
+  native.set_isa(best);
+  place = 'cpu';
+});
+
+function tensorOf(values: ArrayLike<number>, shape: readonly number[], dtype: DType = 'f32'): Tensor {
+  return Tensor.from(values, shape, { dtype, device: place });
+}
 
 function normals(n: number, seed: number): Float64Array {
   const random = new Random(seed);
@@ -55,13 +66,13 @@ interface Problem {
   qkv: Float64Array;
 }
 
-/** Forward and backward over a layout, on the CPU. */
+/** Forward and backward over a layout, where `place` says. */
 async function sparse({ H, D, B = 1, qkv }: Problem, layout: BlockLayout, options: SparseAttentionOptions) {
   const T = layout.tokens;
   return read(
     scope(() => {
-      const x = Tensor.from(qkv, [B, T, H * 3 * D]);
-      const dout = Tensor.from(normals(B * T * H * D, 99), [B, T, H * D]);
+      const x = tensorOf(qkv, [B, T, H * 3 * D]);
+      const dout = tensorOf(normals(B * T * H * D, 99), [B, T, H * D]);
       const { out, lse } = sparseAttention(x, layout, options);
       return { out, lse, dqkv: sparseAttentionBackward(dout, { qkv: x, out, lse }, layout, options) };
     }),
@@ -77,8 +88,19 @@ function expectNear(a: Float64Array, b: Float64Array, bound = 1e-5): void {
       throw new Error(`element ${i} is ${a[i]}, not ${b[i]}`);
 }
 
-describe.each(supported)('sparse attention with %s', (isa) => {
-  beforeEach(() => native.set_isa(isa));
+const places = [
+  ...supported.map((isa) => ['cpu', isa] as const),
+  ...(cudaDevices().devices.length > 0 ? [['cuda:0', best] as const] : []),
+];
+
+// The emulated GPU is slow.
+jest.setTimeout(240_000);
+
+describe.each(places)('sparse attention on %s with %s', (name, isa) => {
+  beforeEach(() => {
+    native.set_isa(isa);
+    place = name;
+  });
 
   it('over all blocks is dense attention', async () => {
     for (const [block, blocks] of [
@@ -98,8 +120,8 @@ describe.each(supported)('sparse attention with %s', (isa) => {
             await read(
               scope(() => {
                 const options = tensors();
-                const x = Tensor.from(qkv, [B, T, H * 3 * D]);
-                const dout = Tensor.from(normals(B * T * H * D, 99), [B, T, H * D]);
+                const x = tensorOf(qkv, [B, T, H * 3 * D]);
+                const dout = tensorOf(normals(B * T * H * D, 99), [B, T, H * D]);
                 const { out, lse } = attention(x, { heads: H, ...options });
                 return { out, lse, dqkv: attentionBackward(dout, { qkv: x, out, lse }, { heads: H, ...options }) };
               }),
@@ -111,8 +133,8 @@ describe.each(supported)('sparse attention with %s', (isa) => {
           function tensors() {
             return {
               ...common,
-              slopes: Tensor.from(alibiSlopes(H), [H]),
-              mask: Tensor.from(mask, [B, T], { dtype: 'u8' }),
+              slopes: tensorOf(alibiSlopes(H), [H]),
+              mask: tensorOf(mask, [B, T], 'u8'),
             };
           }
         }
@@ -134,8 +156,8 @@ describe.each(supported)('sparse attention with %s', (isa) => {
       for (const causal of [true, false]) {
         const options = (added: Float64Array) => ({
           causal,
-          added: Tensor.from(added, [1, T, T]),
-          mask: Tensor.from(mask, [1, T], { dtype: 'u8' }),
+          added: tensorOf(added, [1, T, T]),
+          mask: tensorOf(mask, [1, T], 'u8'),
         });
         const [a, b] = [
           await sparse({ H, D, qkv }, some, options(bias)),
@@ -164,7 +186,7 @@ describe.each(supported)('sparse attention with %s', (isa) => {
         return qkv[(((b * T + t) * H + h) * 3 + which) * D + d]!;
       });
     const out = await scope(() => {
-      const [q, k, v] = [0, 1, 2].map((which) => Tensor.from(part(which), [B, H, T, D])) as [Tensor, Tensor, Tensor];
+      const [q, k, v] = [0, 1, 2].map((which) => tensorOf(part(which), [B, H, T, D])) as [Tensor, Tensor, Tensor];
       const s = blockSdd(q, k, layout, { transposeB: true });
       return blockDsd(blockSoftmax(s, layout, { scale: 0.3, causal: true }), v, layout);
     }).numbers();
