@@ -16,6 +16,14 @@ BlockLayout layout_of(Cases& cases, int64_t H, int64_t N, int64_t P, int64_t blo
         for (int64_t j = 0; i < N && j < N; ++j)
           if (way == 0 ? is_there(p, i, j) : is_there(p, j, i)) lists[way].push_back(int32_t(j));
       }
+  for (int64_t p = 0; p < P; ++p)
+    for (int64_t c = 0; c < N; ++c)
+      for (size_t i = size_t(starts[1][size_t(p * (N + 1) + c)]); i < size_t(starts[1][size_t(p * (N + 1) + c + 1)]);
+           ++i) {
+        auto row = size_t(p * (N + 1) + lists[1][i]);
+        auto begin = lists[0].begin() + starts[0][row], end = lists[0].begin() + starts[0][row + 1];
+        places.push_back(int32_t(std::find(begin, end, int32_t(c)) - lists[0].begin()));
+      }
   auto numbers = [&](std::vector<int64_t> dims, const std::vector<int32_t>& values) {
     Tensor t = cases.tensor(DType::i32, dims);
     for (size_t i = 0; i < values.size(); ++i) t.as<int32_t>()[i] = values[i];
@@ -30,7 +38,7 @@ BlockLayout layout_of(Cases& cases, int64_t H, int64_t N, int64_t P, int64_t blo
   layout.columns = numbers({Z}, lists[0]);
   layout.column_start = numbers({P, N + 1}, starts[1]);
   layout.rows = numbers({Z}, lists[1]);
-  layout.places = numbers({Z}, std::vector<int32_t>(size_t(Z), 0));
+  layout.places = numbers({Z}, places);
   layout.block = block;
   return layout;
 }
@@ -88,7 +96,26 @@ void sparse_attention(Cases& cases) {
     }
 }
 
+// Lists that cannot be trusted are refused, and nothing outside them is read.
+void bad_layouts(Cases& cases) {
+  for (int broken = 0; broken < 5; ++broken) {
+    cases.begin(0);
+    SparseAttention op{};
+    op.layout = layout_of(cases, 2, 3, 2, 16, [](int64_t, int64_t r, int64_t c) { return c <= r; });
+    op.qkv = cases.tensor(DType::f32, {1, 48, 2 * 3 * 8});
+    op.out = cases.tensor(DType::f32, {1, 48, 2 * 8});
+    op.lse = cases.tensor(DType::f32, {1, 2, 48});
+    op.heads = 2, op.scale = 1, op.causal = true;
+    Tensor* lists[] = {&op.layout.head_layout, &op.layout.row_start, &op.layout.columns, &op.layout.rows,
+                       &op.layout.places};
+    constexpr int32_t wrong[] = {2, 1000, 3, -1, 8};  // the last: a place of the other layout
+    lists[broken]->as<int32_t>()[1] = wrong[broken];
+    cases.refuse(op, "another one");
+  }
+}
+
 const Family family(sparse_attention);
+const Family refusals(bad_layouts);
 
 }  // namespace
 }  // namespace ds::test

@@ -5,41 +5,39 @@
 
 namespace ds::cuda {
 
-enum class LayoutRule : int64_t { known, rising, ascending, inside };
-
-// What validate() checks of heads, starts, lists and places, a number a thread. Passes read no more than these
-// numbers allow even where a rule is broken.
+// A number a thread: of the heads, and of the starts, with the list behind it. `places` is null for the lists by rows.
+// Passes read no more than the starts allow even where a rule is broken.
 template <int kThreads>
 __global__ void __launch_bounds__(kThreads)
     find_layout_fault(const int32_t* head_layout, int heads, int layouts, const int32_t* starts, const int32_t* list,
-                      const int32_t* places, int side, int total, FaultReport report) {
+                      const int32_t* row_start, const int32_t* places, int side, int total, FaultReport report) {
   int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x, count = int64_t(layouts) * (side + 1);
-  if (i < heads && (head_layout[i] < 0 || head_layout[i] >= layouts)) raise_fault(report, int64_t(LayoutRule::known));
-  if (i < total && (places[i] < 0 || places[i] >= total)) raise_fault(report, int64_t(LayoutRule::inside));
+  auto refuse = [&](LayoutRule rule) { raise_fault(report, int64_t(rule)); };
+  if (i < heads && (head_layout[i] < 0 || head_layout[i] >= layouts)) refuse(LayoutRule::heads);
   if (i >= count) return;
   int from = starts[i], to = i + 1 < count ? starts[i + 1] : total;
-  if (from < 0 || from > to || to > total) return raise_fault(report, int64_t(LayoutRule::rising));
+  if (from < 0 || from > to || to > total) return refuse(LayoutRule::starts);
   if (i % (side + 1) == side) return;
-  for (int at = from; at < to; ++at)
-    if (list[at] < (at > from ? list[at - 1] + 1 : 0) || list[at] >= side)
-      return raise_fault(report, int64_t(LayoutRule::ascending));
+  const int32_t* own = row_start + i / (side + 1) * (side + 1);  // of the layout
+  for (int at = from, last = -1; at < to; last = list[at++]) {
+    if (list[at] <= last || list[at] >= side) return refuse(LayoutRule::lists);
+    if (places && (places[at] < own[0] || places[at] >= own[side])) return refuse(LayoutRule::places);
+  }
 }
 
 template <class Op>
 void check_layout(const Op& op, CudaContext& context) {
   const BlockLayout& l = op.layout;
-  FaultReport report = context.fault([](const int64_t* numbers) {
-    const char* wants[] = {"a known layout for every head", "rising starts", "lists that ascend inside the sequence",
-                           "places inside the list"};
-    return Error("SHAPE", Op::name, "a block layout with " + std::string(wants[numbers[0]]), "another one",
-                 "make it with BlockLayout, which sorts and counts");
-  });
-  int64_t heads = l.head_layout.numel(), total = l.columns.numel();
-  int64_t count = std::max({heads, total, l.layouts() * (l.side() + 1)});
-  for (auto [starts, list] : {std::pair{&l.row_start, &l.columns}, {&l.column_start, &l.rows}})
-    DS_LAUNCH(find_layout_fault<256>, unsigned((count + 255) / 256), 256, 0, context, l.head_layout.as<const int32_t>(),
-              int(heads), int(l.layouts()), starts->template as<const int32_t>(), list->template as<const int32_t>(),
-              l.places.as<const int32_t>(), int(l.side()), int(total), report);
+  FaultReport report =
+      context.fault([](const int64_t* numbers) { return bad_layout(Op::name, LayoutRule(numbers[0])); });
+  auto numbers = [](const Tensor& t) { return t.as<const int32_t>(); };
+  int64_t heads = l.head_layout.numel(), count = std::max(heads, l.layouts() * (l.side() + 1));
+  for (bool by_columns : {false, true})
+    DS_LAUNCH(find_layout_fault<256>, unsigned((count + 255) / 256), 256, 0, context, numbers(l.head_layout),
+              int(heads), int(l.layouts()), numbers(by_columns ? l.column_start : l.row_start),
+              numbers(by_columns ? l.rows : l.columns), numbers(l.row_start),
+              by_columns ? numbers(l.places) : static_cast<const int32_t*>(nullptr), int(l.side()),
+              int(l.columns.numel()), report);
 }
 
 }  // namespace ds::cuda
