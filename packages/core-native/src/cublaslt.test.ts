@@ -64,7 +64,7 @@ describeCuda('DS_CUDA_GEMM', () => {
       const { Tensor, linear, cudaGemmLibrary } = require(${JSON.stringify(path.resolve(__dirname, '..'))});
       const ones = (shape) => Tensor.from(new Float32Array(shape[0] * shape[1]).fill(1), shape, { device: 'cuda:0' });
       const { y } = linear(ones([16, 8]), ones([4, 8]));
-      y.numbers().then((n) => console.log(n[0], n.length, cudaGemmLibrary()), (e) => { console.log(e.message); process.exit(1); });`;
+      y.numbers().then((n) => console.log(n[0], n.length, cudaGemmLibrary()), (e) => { console.log(e.message); process.exitCode = 1; });`;
     const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', script], {
       encoding: 'utf8',
       env: { ...process.env, ...env },
