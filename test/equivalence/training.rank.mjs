@@ -2,12 +2,18 @@
 // lines on rank 0. Starting processes costs more than training here, so one launch does a whole matrix.
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { device, dtypeBytes, liveTensors, ProcessGroup } from '@ds/core-native';
 import { Bloom, bloomPresets } from '@ds/nn';
 import { initialize, loadCheckpoint, saveCheckpoint } from '@ds/zero';
 
 const runs = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const group = await ProcessGroup.fromEnvironment();
+
+/** Clears V8's garbage, which may lie for thousands of steps and is no leak. */
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc');
 
 /** Rows of a (step, micro-batch, rank): the same whatever else differs. */
 function rowsOf(config, step, micro, rank) {
@@ -71,7 +77,10 @@ for (const run of runs) {
     losses.push(report.loss);
     norms.push(report.gradNorm);
     bytesSent = report.bytesSent;
-    if ((step + 1) % 100 === 0) resident.push(process.memoryUsage().rss, place.account().peak);
+    if ((step + 1) % 100 === 0) {
+      collectGarbage();
+      resident.push(process.memoryUsage().rss, place.account().peak);
+    }
   }
   if (run.save) await saveCheckpoint(engine, run.save.dir, run.save.tag, { step: engine.stepsTaken });
   const evaluation = await engine.evalBatch([{ rows: rowsOf(sizes, 1000, 0, group.rank) }]);
