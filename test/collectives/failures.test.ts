@@ -1,29 +1,10 @@
 /** What ends a collective badly: every rank hears of it, soon, with one sentence that says who did what. */
 import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
+import { mismatches, type Outcome } from './mismatches';
 import { type ReportedError, rankProgram, runRanks } from './run-ranks';
 
 const SECONDS = 1000;
-
-interface Outcome {
-  first?: ReportedError;
-  next?: ReportedError;
-  waited: number;
-}
-
-const first = 'ranks 0, 1: ';
-
-const mismatches: [variant: string, calls: string][] = [
-  ['primitive', `${first}allReduce #2 f32 x 4 (16 bytes); rank 2: allGather #2 f32 x 12 (48 bytes)`],
-  ['dtype', `${first}allGather #2 "weights" f32 x 12 (48 bytes); rank 2: allGather #2 "weights" i32 x 12 (48 bytes)`],
-  [
-    'count',
-    `${first}allReduce #2 "grads" f32 x 4 (16 bytes); rank 2: allReduce #2 "grads" f32 x 100000 (400000 bytes)`,
-  ],
-  ['root', `${first}broadcast #2 f32 x 4 (16 bytes) from 0; rank 2: broadcast #2 f32 x 4 (16 bytes) from 1`],
-  ['tag', `${first}allReduce #2 "layer 1" f32 x 4 (16 bytes); rank 2: allReduce #2 "layer 2" f32 x 4 (16 bytes)`],
-  ['scale', `${first}allReduce #2 f32 x 4 (16 bytes); rank 2: allReduce #2 f32 x 4 (16 bytes) scale 0.500000`],
-];
 
 describe('ranks that call different things', () => {
   it.each(mismatches)(

@@ -2,32 +2,15 @@
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { cudaDevices } from '@ds/core-native';
+import { mismatches, type Outcome } from './mismatches';
 import { type ReportedError, rankProgram, runRanks } from './run-ranks';
 
 const SECONDS = 1000;
 const describeEmulated = cudaDevices().emulated ? describe : describe.skip;
 const device = 'cuda';
 
-interface Outcome {
-  first?: ReportedError;
-  next?: ReportedError;
-  waited: number;
-}
-
-const first = 'ranks 0, 1: ';
-
 describeEmulated('ranks that call different things on a GPU', () => {
-  it.each([
-    ['primitive', `${first}allReduce #2 f32 x 4 (16 bytes); rank 2: allGather #2 f32 x 12 (48 bytes)`],
-    ['dtype', `${first}allGather #2 "weights" f32 x 12 (48 bytes); rank 2: allGather #2 "weights" i32 x 12 (48 bytes)`],
-    [
-      'count',
-      `${first}allReduce #2 "grads" f32 x 4 (16 bytes); rank 2: allReduce #2 "grads" f32 x 100000 (400000 bytes)`,
-    ],
-    ['root', `${first}broadcast #2 f32 x 4 (16 bytes) from 0; rank 2: broadcast #2 f32 x 4 (16 bytes) from 1`],
-    ['tag', `${first}allReduce #2 "layer 1" f32 x 4 (16 bytes); rank 2: allReduce #2 "layer 2" f32 x 4 (16 bytes)`],
-    ['scale', `${first}allReduce #2 f32 x 4 (16 bytes); rank 2: allReduce #2 f32 x 4 (16 bytes) scale 0.500000`],
-  ])(
+  it.each(mismatches)(
     'fail together when the %s differs',
     async (variant, actual) => {
       const reports = await runRanks<Outcome>('mismatch', 3, { variant, device });

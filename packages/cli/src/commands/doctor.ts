@@ -16,6 +16,7 @@ export function register(program: Command): void {
 
 function diagnose(output: Output): void {
   const { native, finding } = loadNative();
+  const cuda = readCuda(native);
   const findings: Finding[] = [
     { name: 'ds', status: 'info', found: (require('../../package.json') as { version: string }).version },
     probeNode(),
@@ -26,7 +27,7 @@ function diagnose(output: Output): void {
     probeProduct(native),
     probeMemory(),
     probeSharedMemory(),
-    probeCuda(native),
+    probeCuda(cuda, native),
     probeNccl(native),
   ];
   const healthy = findings.every(({ status }) => status !== 'bad');
@@ -37,7 +38,7 @@ function diagnose(output: Output): void {
     cpu: native?.cpuFeatures() ?? null,
     threads: native?.threads() ?? null,
     memory: readMemory(),
-    cuda: readCuda(native),
+    cuda,
     findings,
   };
   output.result(report, () => formatFindings(findings, output));

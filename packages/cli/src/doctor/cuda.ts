@@ -50,8 +50,7 @@ export function probeNccl(native: typeof CoreNative | undefined): Finding {
   return { name: 'nccl', status: gpus > 1 ? 'warn' : 'info', found: `no NCCL; ${needed}`, why };
 }
 
-export function probeCuda(native: typeof CoreNative | undefined): Finding {
-  const numbers = readCuda(native);
+export function probeCuda(numbers: CudaNumbers, native: typeof CoreNative | undefined): Finding {
   const found = [
     numbers.driver ? `driver ${numbers.driver}` : 'no NVIDIA driver',
     numbers.devices.length > 0 ? numbers.devices.join(', ') : 'no GPU',

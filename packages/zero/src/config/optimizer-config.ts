@@ -4,28 +4,26 @@ import { unbuiltOptimizers } from './deepspeed-keys';
 import type { RawDeepSpeed } from './deepspeed-schema';
 import { nearestName } from './nearest-name';
 
-/** Adam's settings, complete. */
-export interface AdamConfig {
-  readonly type: 'Adam';
+/** What Adam and LAMB share: two moments. */
+interface TwoMoments {
   readonly lr: number;
   readonly beta1: number;
   readonly beta2: number;
   readonly eps: number;
   readonly weightDecay: number;
   readonly biasCorrection: boolean;
+}
+
+/** Adam's settings, complete. */
+export interface AdamConfig extends TwoMoments {
+  readonly type: 'Adam';
   /** Decay weights directly (AdamW) or through the gradient (L2). */
   readonly decoupledWeightDecay: boolean;
 }
 
 /** LAMB's: Adam's direction times the ratio of norms of each parameter, held between two bounds. */
-export interface LambConfig {
+export interface LambConfig extends TwoMoments {
   readonly type: 'Lamb';
-  readonly lr: number;
-  readonly beta1: number;
-  readonly beta2: number;
-  readonly eps: number;
-  readonly weightDecay: number;
-  readonly biasCorrection: boolean;
   readonly minCoefficient: number;
   readonly maxCoefficient: number;
 }

@@ -4,8 +4,8 @@
 // here, ahead of the op's own. These ask `lists_are_bad` before they read anything by a list. Of several faults any one
 // is reported.
 #pragma once
-#include "../../cuda/types.cuh"
 #include "block_matmul.h"
+#include "check_layout.cuh"
 
 namespace ds::cuda {
 
@@ -91,20 +91,9 @@ static __global__ void __launch_bounds__(kListThreads) check_lists(LayoutLists l
   int starts = lists.layouts * (lists.side + 1);
   for (int i = first; i < 2 * starts; i += step) {
     bool by_columns = i >= starts;
-    int at = by_columns ? i - starts : i;
-    const int32_t* start = by_columns ? lists.column_start : lists.row_start;
-    const int32_t* list = by_columns ? lists.rows : lists.columns;
-    int from = start[at], to = at + 1 < starts ? start[at + 1] : lists.total;
-    if (from < 0 || from > to || to > lists.total) {
-      refuse(LayoutRule::starts);
-      continue;
-    }
-    if (at % (lists.side + 1) == lists.side) continue;
-    const int32_t* own = lists.row_start + at / (lists.side + 1) * (lists.side + 1);  // of the layout
-    for (int k = from, last = -1; k < to; last = list[k++]) {
-      if (list[k] <= last || list[k] >= lists.side) refuse(LayoutRule::lists);
-      if (by_columns && (lists.places[k] < own[0] || lists.places[k] >= own[lists.side])) refuse(LayoutRule::places);
-    }
+    check_list(by_columns ? lists.column_start : lists.row_start, by_columns ? lists.rows : lists.columns,
+               lists.row_start, by_columns ? lists.places : nullptr, by_columns ? i - starts : i, starts, lists.side,
+               lists.total, refuse);
   }
 }
 

@@ -5,16 +5,12 @@
 
 namespace ds::cuda {
 
-// A number a thread: of the heads, and of the starts, with the list behind it. `places` is null for the lists by rows.
-// Passes read no more than the starts allow even where a rule is broken.
-template <int kThreads>
-__global__ void __launch_bounds__(kThreads)
-    find_layout_fault(const int32_t* head_layout, int heads, int layouts, const int32_t* starts, const int32_t* list,
-                      const int32_t* row_start, const int32_t* places, int side, int total, FaultReport report) {
-  int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x, count = int64_t(layouts) * (side + 1);
-  auto refuse = [&](LayoutRule rule) { raise_fault(report, int64_t(rule)); };
-  if (i < heads && (head_layout[i] < 0 || head_layout[i] >= layouts)) refuse(LayoutRule::heads);
-  if (i >= count) return;
+// Calls refuse(rule) where number `i` of the starts, or the list behind it, breaks a rule. `places` is null for the
+// lists by rows.
+template <class Refuse>
+__device__ __forceinline__ void check_list(const int32_t* starts, const int32_t* list, const int32_t* row_start,
+                                           const int32_t* places, int64_t i, int64_t count, int side, int total,
+                                           Refuse&& refuse) {
   int from = starts[i], to = i + 1 < count ? starts[i + 1] : total;
   if (from < 0 || from > to || to > total) return refuse(LayoutRule::starts);
   if (i % (side + 1) == side) return;
@@ -23,6 +19,17 @@ __global__ void __launch_bounds__(kThreads)
     if (list[at] <= last || list[at] >= side) return refuse(LayoutRule::lists);
     if (places && (places[at] < own[0] || places[at] >= own[side])) return refuse(LayoutRule::places);
   }
+}
+
+// A head and a start a thread. Passes read no more than the starts allow even where a rule is broken.
+template <int kThreads>
+__global__ void __launch_bounds__(kThreads)
+    find_layout_fault(const int32_t* head_layout, int heads, int layouts, const int32_t* starts, const int32_t* list,
+                      const int32_t* row_start, const int32_t* places, int side, int total, FaultReport report) {
+  int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x, count = int64_t(layouts) * (side + 1);
+  auto refuse = [&](LayoutRule rule) { raise_fault(report, int64_t(rule)); };
+  if (i < heads && (head_layout[i] < 0 || head_layout[i] >= layouts)) refuse(LayoutRule::heads);
+  if (i < count) check_list(starts, list, row_start, places, i, count, side, total, refuse);
 }
 
 template <class Op>

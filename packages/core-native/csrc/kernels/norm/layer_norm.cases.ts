@@ -1,19 +1,9 @@
 import { layerNorm, layerNormBackward, Tensor } from '@ds/core-native';
 import type { OpCase, OpCases } from '../common/cases';
+import { bytesOfRows, rows } from './cases';
 
 function shape(R: number, C: number, dtype: OpCase['dtype'], extra: Partial<OpCase> = {}, residual = false): OpCase {
-  return {
-    name: `[${R}, ${C}] ${dtype}${residual ? ' + residual' : ''}${extra.name ?? ''}`,
-    dtype,
-    inputs: {
-      x: { shape: [R, C], value: (random) => random.normal() * 2 + 0.5 },
-      ...(residual ? { residual: { shape: [R, C] } } : {}),
-      weight: { shape: [C], value: (random) => 1 + 0.3 * random.normal() },
-      bias: { shape: [C] },
-    },
-    ...(extra.parameters ? { parameters: extra.parameters } : {}),
-    ...(extra.bench ? { bench: true } : {}),
-  };
+  return rows(R, C, dtype, { ...extra, inputs: { bias: { shape: [C] } } }, residual);
 }
 
 const dtypes = ['f32', 'bf16', 'f16'] as const;
@@ -50,7 +40,6 @@ export const layerNormCases: OpCases = {
     },
   },
   sumLength: (c) => Math.max(...c.inputs.x!.shape),
-  bytes: (c) =>
-    c.inputs.x!.shape.reduce((n, d) => n * d, 1) * (c.dtype === 'f32' ? 4 : 2) * (c.inputs.residual ? 4 : 2),
+  bytes: bytesOfRows,
   flops: (c) => c.inputs.x!.shape.reduce((n, d) => n * d, 1) * 8,
 };

@@ -1,20 +1,6 @@
 import { rmsNorm, rmsNormBackward, Tensor } from '@ds/core-native';
-import type { OpCase, OpCases } from '../common/cases';
-
-function shape(R: number, C: number, dtype: OpCase['dtype'], extra: Partial<OpCase> = {}, residual = false): OpCase {
-  return {
-    name: `[${R}, ${C}] ${dtype}${residual ? ' + residual' : ''}${extra.name ?? ''}`,
-    dtype,
-    inputs: {
-      x: { shape: [R, C], value: (random) => random.normal() * 2 + 0.5 },
-      ...(residual ? { residual: { shape: [R, C] } } : {}),
-      weight: { shape: [C], value: (random) => 1 + 0.3 * random.normal() },
-      ...extra.inputs,
-    },
-    ...(extra.parameters ? { parameters: extra.parameters } : {}),
-    ...(extra.bench ? { bench: true } : {}),
-  };
-}
+import type { OpCases } from '../common/cases';
+import { bytesOfRows, rows } from './cases';
 
 const dtypes = ['f32', 'bf16', 'f16'] as const;
 
@@ -22,19 +8,19 @@ export const rmsNormCases: OpCases = {
   op: 'rms_norm',
   cases: [
     ...dtypes.flatMap((dtype) => [
-      shape(1, 1, dtype),
-      shape(3, 7, dtype),
-      shape(3, 7, dtype, {}, true),
-      shape(5, 64, dtype, {}, true),
-      shape(2, 129, dtype),
-      shape(0, 16, dtype),
-      shape(33, 1000, dtype, {}, true),
+      rows(1, 1, dtype),
+      rows(3, 7, dtype),
+      rows(3, 7, dtype, {}, true),
+      rows(5, 64, dtype, {}, true),
+      rows(2, 129, dtype),
+      rows(0, 16, dtype),
+      rows(33, 1000, dtype, {}, true),
     ]),
-    shape(4, 48, 'f32', { name: ', eps 1e-2', parameters: { eps: 1e-2 } }),
-    shape(9, 40, 'bf16', { name: ', f32 weight', inputs: { weight: { shape: [40], dtype: 'f32' } } }, true),
-    shape(2, 8192, 'bf16', { name: ' (LLaMA 65B)' }),
-    shape(2048, 4096, 'f32', { bench: true }, true),
-    shape(2048, 4096, 'bf16', { bench: true }, true),
+    rows(4, 48, 'f32', { name: ', eps 1e-2', parameters: { eps: 1e-2 } }),
+    rows(9, 40, 'bf16', { name: ', f32 weight', inputs: { weight: { shape: [40], dtype: 'f32' } } }, true),
+    rows(2, 8192, 'bf16', { name: ' (LLaMA 65B)' }),
+    rows(2048, 4096, 'f32', { bench: true }, true),
+    rows(2048, 4096, 'bf16', { bench: true }, true),
   ],
   run({ x, residual, weight }, { eps = 1e-6 }) {
     return { ...rmsNorm(x!, weight!, { eps: eps as number, ...(residual ? { residual } : {}) }) };
@@ -49,7 +35,6 @@ export const rmsNormCases: OpCases = {
     },
   },
   sumLength: (c) => Math.max(...c.inputs.x!.shape),
-  bytes: (c) =>
-    c.inputs.x!.shape.reduce((n, d) => n * d, 1) * (c.dtype === 'f32' ? 4 : 2) * (c.inputs.residual ? 4 : 2),
+  bytes: bytesOfRows,
   flops: (c) => c.inputs.x!.shape.reduce((n, d) => n * d, 1) * 4,
 };

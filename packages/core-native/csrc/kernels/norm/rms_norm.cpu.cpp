@@ -1,29 +1,15 @@
 #include "rms_norm.h"
 
-#include <algorithm>
-
-#include "../../runtime/pool.h"
-#include "../common/dispatch.h"
-#include "../common/vec.h"
+#include "rows.h"
 
 namespace ds::DS_ISA {
 namespace {
 
-// Rows are cut by bytes: small enough to balance, large enough to pay for a hand-over.
-int64_t rows_per_chunk(int64_t C) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(C, 1)); }
-constexpr int64_t kColumnsPerChunk = 64;  // 256 bytes of f32: whole cache lines of every row
-
 template <class T, class W>
 void forward_row(const RmsNorm& op, int64_t r, int64_t C) {
   T* y = op.y.as<T>() + r * C;
-  const T* s = op.x.as<T>() + r * C;
+  const T* s = summed_row<T>(op, r, C);
   const W* weight = op.weight.as<W>();
-  if (op.sum) {
-    const T* residual = op.residual.as<T>() + r * C;
-    T* sum = op.sum.as<T>() + r * C;
-    for_lanes(C, [&](auto load_at, auto store_at) { store_at(sum, load_at(s) + load_at(residual)); });
-    s = sum;
-  }
   Vec squares{};
   for_lanes(C, [&](auto load_at, auto) {
     Vec v = load_at(s);  // zero in the tail's padding
@@ -61,38 +47,21 @@ void weight_columns(const RmsNormBackward& op, int64_t begin, int64_t end, int64
       store_at(dweight, load_at(dweight) + load_at(dy) * (load_at(s) * rstd));
     });
   }
-  G* target = op.dweight.as<G>() + begin;
-  for_lanes(n, [&](auto load_at, auto store_at) {
-    Vec v = load_at(dweight);
-    store_at(target, op.accumulate ? load_at(target) + v : v);
-  });
+  write_columns<G>(op.dweight, dweight, begin, n, op.accumulate);
 }
 
 }  // namespace
 
 void rms_norm(const RmsNorm& op) {
-  int64_t R = op.x.rows(), C = op.x.dim(-1);
-  dispatch_rows(op.x.dtype, op.weight.dtype, [&]<class T, class W>() {
-    parallel_ranges(R, rows_per_chunk(C), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) forward_row<T, W>(op, r, C);
-    });
-  });
+  for_rows(op.x, op.weight.dtype, [&]<class T, class W>(int64_t r, int64_t C) { forward_row<T, W>(op, r, C); });
 }
 
 void rms_norm_backward(const RmsNormBackward& op) {
-  int64_t R = op.s.rows(), C = op.s.dim(-1);
   // The weight's gradient first: dx may overwrite dy.
-  dispatch_float(op.s.dtype, [&]<class T>() {
-    dispatch_float(op.dweight.dtype, [&]<class G>() {
-      parallel_ranges(C, kColumnsPerChunk,
-                      [&](int64_t begin, int64_t end) { weight_columns<T, G>(op, begin, end, R, C); });
-    });
+  for_columns(op.s, op.dweight.dtype, [&]<class T, class G>(int64_t begin, int64_t end, int64_t R, int64_t C) {
+    weight_columns<T, G>(op, begin, end, R, C);
   });
-  dispatch_rows(op.s.dtype, op.weight.dtype, [&]<class T, class W>() {
-    parallel_ranges(R, rows_per_chunk(C), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) backward_row<T, W>(op, r, C);
-    });
-  });
+  for_rows(op.s, op.weight.dtype, [&]<class T, class W>(int64_t r, int64_t C) { backward_row<T, W>(op, r, C); });
 }
 
 }  // namespace ds::DS_ISA

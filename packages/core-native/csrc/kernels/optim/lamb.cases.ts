@@ -1,32 +1,25 @@
-import { type DType, dtypeBytes, lambMoments, lambStep, numelOf, Tensor } from '@ds/core-native';
-import type { OpCase, OpCases } from '../common/cases';
+import { type DType, lambMoments, lambStep, numelOf, Tensor } from '@ds/core-native';
+import type { OpCase, OpCases, Random } from '../common/cases';
+import { bytesOfStep, copyLike, dtypePairs, shard } from './cases';
+
+const values = {
+  states: {
+    p: undefined,
+    m: (random: Random) => 0.01 * random.normal(),
+    v: (random: Random) => 1e-4 * random.uniform(),
+  },
+  grad: (random: Random) => 0.1 * random.normal(),
+};
 
 function range(n: number, grad: DType, copy: DType | 'none', more: Partial<OpCase> = {}): OpCase {
-  return {
-    name: `[${n}] grad ${grad}, copy ${copy}${more.name ?? ''}`,
-    dtype: 'f32',
-    inputs: {
-      p: { shape: [n] },
-      m: { shape: [n], value: (random) => 0.01 * random.normal() },
-      v: { shape: [n], value: (random) => 1e-4 * random.uniform() },
-      grad: { shape: [n], dtype: grad, value: (random) => 0.1 * random.normal() },
-      // Only its dtype matters: parameters of a case are numbers and flags.
-      ...(copy === 'none' ? {} : { copy: { shape: [n], dtype: copy } }),
-    },
-    ...(more.parameters ? { parameters: more.parameters } : {}),
-    ...(more.bench ? { bench: true } : {}),
-  };
+  return shard(n, grad, copy, values, more);
 }
-
-const grads = ['f32', 'bf16', 'f16'] as const;
 
 /** Both ops of a step; `cut`: the parameter in two pieces of which the first has so many elements. */
 export const lambCases: OpCases = {
   op: 'lamb_step',
   cases: [
-    ...grads.flatMap((grad) =>
-      (['none', 'bf16', 'f16', 'f32'] as const).map((copy) => range(1037, grad, copy, { parameters: { decay: 0.1 } })),
-    ),
+    ...dtypePairs.map(({ grad, copy }) => range(1037, grad, copy, { parameters: { decay: 0.1 } })),
     range(1, 'f32', 'bf16'),
     range(0, 'f32', 'bf16'),
     range(16501, 'bf16', 'bf16', { name: ', cut, step 9', parameters: { decay: 0.1, cut: 4097, step: 9 } }),
@@ -38,7 +31,7 @@ export const lambCases: OpCases = {
   ],
   run(inputs, { decay = 0, step = 1, gradScale = 1, cut = 0, lowest = 0.01, highest = 10 }) {
     const { p, m, v, grad, copy } = inputs as { p: Tensor; m: Tensor; v: Tensor; grad: Tensor; copy?: Tensor };
-    const written = copy && Tensor.empty(copy.shape, { dtype: copy.dtype, device: copy.device });
+    const written = copyLike(copy);
     const squares = Tensor.empty([2], { dtype: 'f64', device: p.device });
     const n = p.numel;
     const pieces = cut === 0 ? [[0, n] as const] : [[0, cut as number] as const, [cut as number, n] as const];
@@ -62,8 +55,6 @@ export const lambCases: OpCases = {
     return { p, m, v, squares, ...(written ? { copy: written } : {}) };
   },
   sumLength: (c) => Math.max(1, numelOf(c.inputs.p!.shape)),
-  bytes: (c) =>
-    numelOf(c.inputs.p!.shape) *
-    (36 + dtypeBytes[c.inputs.grad!.dtype ?? 'f32'] + (c.inputs.copy ? dtypeBytes[c.inputs.copy.dtype ?? 'f32'] : 0)),
+  bytes: (c) => bytesOfStep(c, 36),
   flops: (c) => numelOf(c.inputs.p!.shape) * 24,
 };
