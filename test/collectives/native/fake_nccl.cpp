@@ -179,8 +179,9 @@ struct NcclComm {
 
 namespace {
 
-std::mutex live_mutex;
-std::set<NcclComm*> live;
+// Never destroyed: the thread that watches over calls outlives a process's static objects.
+std::mutex& live_mutex = *new std::mutex;
+std::set<NcclComm*>& live = *new std::set<NcclComm*>;
 std::string last_error;
 
 NcclResult refuse(const char* why) {

@@ -5,6 +5,7 @@
 #pragma once
 #include <cmath>
 #include <random>
+#include <string_view>
 
 #include "device.h"
 #include "kernels/common/ref.h"
@@ -119,10 +120,11 @@ inline constexpr int64_t kSizes[] = {0, 1, 7, 8, 255, 2049, 70001};  // the last
 
 // A family of kernels, in a file of its own.
 struct Family {
+  std::string_view name;
   void (*run)(Cases&);
   const Family* next;
   inline static const Family* first = nullptr;
-  explicit Family(void (*run)(Cases&)) : run(run), next(first) { first = this; }
+  Family(std::string_view name, void (*run)(Cases&)) : name(name), run(run), next(first) { first = this; }
 };
 
 }  // namespace ds::test

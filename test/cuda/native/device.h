@@ -2,6 +2,7 @@
 #pragma once
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -135,15 +136,21 @@ class Mirror {
     return after;
   }
 
+  // NaN at first, and behind it.
   static void* scratch(void* owner, size_t bytes, DsCudaError*) {
     auto& self = *static_cast<Mirror*>(owner);
-    if (bytes <= self.scratch_bytes_) return self.scratch_;
+    if (bytes <= self.scratch_bytes_) {
+      self.garbage_.resize(std::max(bytes + 256, self.garbage_.size()), char(0xff));
+      call(self.library_.copy, self.stream_, self.scratch_, self.garbage_.data(),
+           std::min(bytes + 256, self.scratch_bytes_));
+      return self.scratch_;
+    }
     std::fprintf(stderr, "scratch of %zu bytes is more than the tests have\n", bytes);
     std::abort();
   }
 
   const DsCudaLibrary& library_;
-  std::vector<char> host_;
+  std::vector<char> host_, garbage_;
   size_t used_ = 0, bytes_ = 0, scratch_bytes_ = 0;
   void *device_ = nullptr, *scratch_ = nullptr;
   DsCudaStream* stream_ = nullptr;

@@ -200,7 +200,9 @@ void NcclCommunicator::enter_message(const Call& call) {
   auto &mine = sends ? pair.sent : pair.taken, &theirs = sends ? pair.taken : pair.sent;
   uint64_t s = call.sequence;
   await(call, [&](int q) { return q == call.peer && theirs.load(std::memory_order_acquire) + kAhead < s + 1; });
-  (sends ? pair.sends : pair.receives)[s % kAhead].store(call);
+  // A pointer: g++ 12 with -fsanitize=undefined stores to a copy of the array that a conditional chooses.
+  Published<Call>* headers = sends ? pair.sends : pair.receives;
+  headers[s % kAhead].store(call);
   mine.store(uint32_t(s), std::memory_order_seq_cst);
   // NCCL would let a receive take what a collective of the sender sends on the same way: it is not queued before the
   // message is, without which it could not go on anyway.

@@ -102,43 +102,41 @@ describe.each(places)('sparse attention on %s with %s', (name, isa) => {
     place = name;
   });
 
-  it('over all blocks is dense attention', async () => {
-    for (const [block, blocks] of [
-      [16, 9],
-      [32, 5],
-      [64, 3],
-      [128, 2],
-    ] as const) {
-      const [B, H, D, T] = [2, 3, 20, block * blocks];
-      using layout = new BlockLayout(drawing(block, blocks, H, () => true));
-      const qkv = normals(B * T * H * 3 * D, block);
-      const mask = Float64Array.from({ length: B * T }, (_, i) => Number(i % 7 !== 3));
-      for (const causal of [true, false])
-        for (const dropout of [undefined, { p: 0.2, seed: 3, offset: 10 }]) {
-          const common = { causal, ...(dropout ? { dropout } : {}) };
-          const [a, b] = [
-            await read(
-              scope(() => {
-                const options = tensors();
-                const x = tensorOf(qkv, [B, T, H * 3 * D]);
-                const dout = tensorOf(normals(B * T * H * D, 99), [B, T, H * D]);
-                const { out, lse } = attention(x, { heads: H, ...options });
-                return { out, lse, dqkv: attentionBackward(dout, { qkv: x, out, lse }, { heads: H, ...options }) };
-              }),
-            ),
-            await sparse({ B, H, D, qkv }, layout, tensors()),
-          ];
-          for (const name of ['out', 'lse', 'dqkv'] as const) expectNear(b[name], a[name]);
+  it.each([
+    [16, 9],
+    [32, 5],
+    [64, 3],
+    [128, 2],
+  ])('over all blocks of %i is dense attention', async (block, blocks) => {
+    const [B, H, D, T] = [2, 3, 20, block * blocks];
+    using layout = new BlockLayout(drawing(block, blocks, H, () => true));
+    const qkv = normals(B * T * H * 3 * D, block);
+    const mask = Float64Array.from({ length: B * T }, (_, i) => Number(i % 7 !== 3));
+    for (const causal of [true, false])
+      for (const dropout of [undefined, { p: 0.2, seed: 3, offset: 10 }]) {
+        const common = { causal, ...(dropout ? { dropout } : {}) };
+        const [a, b] = [
+          await read(
+            scope(() => {
+              const options = tensors();
+              const x = tensorOf(qkv, [B, T, H * 3 * D]);
+              const dout = tensorOf(normals(B * T * H * D, 99), [B, T, H * D]);
+              const { out, lse } = attention(x, { heads: H, ...options });
+              return { out, lse, dqkv: attentionBackward(dout, { qkv: x, out, lse }, { heads: H, ...options }) };
+            }),
+          ),
+          await sparse({ B, H, D, qkv }, layout, tensors()),
+        ];
+        for (const name of ['out', 'lse', 'dqkv'] as const) expectNear(b[name], a[name]);
 
-          function tensors() {
-            return {
-              ...common,
-              slopes: tensorOf(alibiSlopes(H), [H]),
-              mask: tensorOf(mask, [B, T], 'u8'),
-            };
-          }
+        function tensors() {
+          return {
+            ...common,
+            slopes: tensorOf(alibiSlopes(H), [H]),
+            mask: tensorOf(mask, [B, T], 'u8'),
+          };
         }
-    }
+      }
   });
 
   it('equals a mask of tokens added to all blocks, causal or not, with padding and rows of nothing', async () => {

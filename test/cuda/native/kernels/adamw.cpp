@@ -32,7 +32,7 @@ void adamw(Cases& cases) {
           }
 }
 
-const Family family(adamw);
+const Family family("adamw", adamw);
 
 }  // namespace
 }  // namespace ds::test

@@ -79,7 +79,7 @@ void attention(Cases& cases) {
     }
 }
 
-const Family family(attention);
+const Family family("attention", attention);
 
 }  // namespace
 }  // namespace ds::test

@@ -53,7 +53,7 @@ void attention_cached(Cases& cases) {
     }
 }
 
-const Family family(attention_cached);
+const Family family("attention_cached", attention_cached);
 
 }  // namespace
 }  // namespace ds::test

@@ -61,7 +61,7 @@ void block_matmul(Cases& cases) {
   }
 }
 
-const Family family(block_matmul);
+const Family family("block_matmul", block_matmul);
 
 }  // namespace
 }  // namespace ds::test

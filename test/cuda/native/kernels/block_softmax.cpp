@@ -67,7 +67,7 @@ void block_softmax(Cases& cases) {
   }
 }
 
-const Family family(block_softmax);
+const Family family("block_softmax", block_softmax);
 
 }  // namespace
 }  // namespace ds::test

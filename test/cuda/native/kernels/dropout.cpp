@@ -29,7 +29,7 @@ void dropout(Cases& cases) {
           }
 }
 
-const Family family(dropout);
+const Family family("dropout", dropout);
 
 }  // namespace
 }  // namespace ds::test

@@ -43,7 +43,7 @@ void elementwise(Cases& cases) {
     }
 }
 
-const Family family(elementwise);
+const Family family("elementwise", elementwise);
 
 }  // namespace
 }  // namespace ds::test

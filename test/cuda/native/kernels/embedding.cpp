@@ -65,7 +65,7 @@ void embedding(Cases& cases) {
   }
 }
 
-const Family family(embedding);
+const Family family("embedding", embedding);
 
 }  // namespace
 }  // namespace ds::test

@@ -15,7 +15,7 @@ void fill_normal(Cases& cases) {
       }
 }
 
-const Family family(fill_normal);
+const Family family("fill_normal", fill_normal);
 
 }  // namespace
 }  // namespace ds::test

@@ -39,7 +39,7 @@ void lamb(Cases& cases) {
       }
 }
 
-const Family family(lamb);
+const Family family("lamb", lamb);
 
 }  // namespace
 }  // namespace ds::test

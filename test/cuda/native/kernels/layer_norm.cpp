@@ -59,7 +59,7 @@ void layer_norm(Cases& cases) {
         }
 }
 
-const Family family(layer_norm);
+const Family family("layer_norm", layer_norm);
 
 }  // namespace
 }  // namespace ds::test

@@ -31,7 +31,7 @@ void linear(Cases& cases) {
   weight_case(cases, {2056, 136, 128, 0}, DType::f16, DType::f32, true, true);
 }
 
-const Family family(linear);
+const Family family("linear", linear);
 
 }  // namespace
 }  // namespace ds::test

@@ -29,7 +29,7 @@ void lion(Cases& cases) {
         }
 }
 
-const Family family(lion);
+const Family family("lion", lion);
 
 }  // namespace
 }  // namespace ds::test

@@ -1,10 +1,10 @@
-// Every kernel of a CUDA library against the specification, without Node: kernels LIBRARY [order of threads]
+// Every kernel of a CUDA library against the specification, without Node: kernels LIBRARY [order of threads [family]]
 #include "cases.h"
 
 int main(int argc, char** argv) {
   using namespace ds::test;
   if (argc < 2) {
-    std::fprintf(stderr, "usage: kernels LIBRARY [order]\n");
+    std::fprintf(stderr, "usage: kernels LIBRARY [order [family]]\n");
     return 2;
   }
   try {
@@ -20,7 +20,8 @@ int main(int argc, char** argv) {
       return 77;
     }
     Cases cases(library);
-    for (const Family* family = Family::first; family; family = family->next) family->run(cases);
+    for (const Family* family = Family::first; family; family = family->next)
+      if (argc <= 3 || family->name == argv[3]) family->run(cases);
   } catch (const ds::Error& e) {
     std::fprintf(stderr, "kernels: %s\n", e.what());
     return 1;

@@ -67,7 +67,7 @@ void reduce(Cases& cases) {
     }
 }
 
-const Family family(reduce);
+const Family family("reduce", reduce);
 
 }  // namespace
 }  // namespace ds::test

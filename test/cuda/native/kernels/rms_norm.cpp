@@ -57,7 +57,7 @@ void rms_norm(Cases& cases) {
         }
 }
 
-const Family family(rms_norm);
+const Family family("rms_norm", rms_norm);
 
 }  // namespace
 }  // namespace ds::test

@@ -25,7 +25,7 @@ void silu_gate(Cases& cases) {
       }
 }
 
-const Family family(silu_gate);
+const Family family("silu_gate", silu_gate);
 
 }  // namespace
 }  // namespace ds::test

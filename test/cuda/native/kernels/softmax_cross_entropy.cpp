@@ -56,7 +56,7 @@ void softmax_cross_entropy(Cases& cases) {
   }
 }
 
-const Family family(softmax_cross_entropy);
+const Family family("softmax_cross_entropy", softmax_cross_entropy);
 
 }  // namespace
 }  // namespace ds::test

@@ -114,8 +114,8 @@ void bad_layouts(Cases& cases) {
   }
 }
 
-const Family family(sparse_attention);
-const Family refusals(bad_layouts);
+const Family family("sparse_attention", sparse_attention);
+const Family refusals("bad_layouts", bad_layouts);
 
 }  // namespace
 }  // namespace ds::test

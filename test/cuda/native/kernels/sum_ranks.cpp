@@ -69,7 +69,7 @@ void sum_ranks(Cases& cases) {
           }
 }
 
-const Family family(sum_ranks);
+const Family family("sum_ranks", sum_ranks);
 
 }  // namespace
 }  // namespace ds::test
