@@ -83,7 +83,12 @@ async function test(sanitizer, args) {
     const preload = sanitizer.preload.map((library) => outputOf('c++', [`-print-file-name=${library}`]));
     const total = { passed: 0, failed: 0, skipped: 0 };
     for (const { tests, environment } of sanitizer.passes) {
-      const env = { ...environment(folder), DS_NATIVE_PATH: addon, LD_PRELOAD: preload.join(' ') };
+      const env = {
+        ...environment(folder),
+        DS_SANITIZER: sanitizer.flags,
+        DS_NATIVE_PATH: addon,
+        LD_PRELOAD: preload.join(' '),
+      };
       // In one process: jest kills a worker that takes more than half a second to leave, and the leak check is in leaving.
       const counts = await runJest(['--runInBand', ...(args.length > 0 ? args : tests)], env);
       for (const key of Object.keys(total)) total[key] += counts[key] ?? 0;
