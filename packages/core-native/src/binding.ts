@@ -128,6 +128,14 @@ export interface NativeOps {
   // biome-ignore format: one op a line
   linear_backward_weight(stream: Stream, dweight: Id, dbias: OptionalId, dy: Id, x: Id, accumulate: boolean): void;
   // biome-ignore format: one op a line
+  pack_weight(stream: Stream, bytes: Id, format: number, rows: number, columns: number, gated: boolean, source: Id, first: number): void;
+  // biome-ignore format: one op a line
+  packed_rows(stream: Stream, y: Id, ids: Id, bytes: Id, format: number, rows: number, columns: number, gated: boolean): void;
+  // biome-ignore format: one op a line
+  packed_linear(stream: Stream, y: Id, x: Id, bytes: Id, format: number, rows: number, columns: number, gated: boolean, bias: OptionalId, residual: OptionalId, norm: number, normWeight: OptionalId, normBias: OptionalId, eps: number, activation: number): void;
+  // biome-ignore format: one op a line
+  packed_argmax(stream: Stream, out: Id, x: Id, bytes: Id, format: number, rows: number, columns: number, gated: boolean, norm: number, normWeight: OptionalId, normBias: OptionalId, eps: number): void;
+  // biome-ignore format: one op a line
   layer_norm(stream: Stream, y: Id, mean: Id, rstd: Id, sum: OptionalId, x: Id, residual: OptionalId, weight: Id, bias: Id, eps: number): void;
   // biome-ignore format: one op a line
   layer_norm_backward(stream: Stream, dx: Id, dweight: Id, dbias: Id, dy: Id, dsum: OptionalId, s: Id, mean: Id, rstd: Id, weight: Id, accumulate: boolean): void;

@@ -10,6 +10,7 @@
 #include "../kernels/elementwise/silu_gate.h"
 #include "../kernels/embedding/embedding.h"
 #include "../kernels/gemm/linear.h"
+#include "../kernels/gemm/packed_linear.h"
 #include "../kernels/init/fill_normal.h"
 #include "../kernels/loss/softmax_cross_entropy.h"
 #include "../kernels/norm/layer_norm.h"
@@ -46,6 +47,10 @@ using Ops = OpTable<          //
     Linear,                   //
     LinearBackwardInput,      //
     LinearBackwardWeight,     //
+    PackWeight,               //
+    PackedRows,               //
+    PackedLinear,             //
+    PackedArgmax,             //
     LayerNorm,                //
     LayerNormBackward,        //
     RmsNorm,                  //

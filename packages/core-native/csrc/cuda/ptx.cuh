@@ -7,7 +7,9 @@
 //   B (16 x 8)              b[0]: rows 2t, 2t + 1 of column g        b[1]: rows 2t + 8, 2t + 9
 //   C, D (16 x 8, f32)      c[0], c[1]: row g, columns 2t, 2t + 1    c[2], c[3]: row g + 8
 // and for m16n8k8 on tf32: a[0]: (g, t), a[1]: (g + 8, t), a[2]: (g, t + 4), a[3]: (g + 8, t + 4); b[0]: (t, g),
-// b[1]: (t + 4, g); C as above.
+// b[1]: (t + 4, g); C as above. For m16n8k32 on bytes, four in a register, a[0]: row g, columns 4t .. 4t + 3; a[1]: row
+// g + 8; a[2], a[3]: those rows, columns 4t + 16 ..; b[0]: rows 4t .. 4t + 3 of column g; b[1]: rows 4t + 16 ..; C as
+// above.
 #pragma once
 #include "types.cuh"
 
@@ -98,8 +100,8 @@ __device__ __forceinline__ void load_matrices(uint32_t (&r)[kMatrices], const vo
 struct Fragments {
   uint32_t a[4], b[2];
 };
-template <int kDepth, class A, class B>
-void emulated_mma(float (&c)[4], const Fragments& own, const emulation::Site& site, A&& a_at, B&& b_at) {
+template <int kDepth, class C, class A, class B>
+void emulated_mma(C (&c)[4], const Fragments& own, const emulation::Site& site, A&& a_at, B&& b_at) {
   int g = int(emulation::self().lane) / 4, t = int(emulation::self().lane) % 4;
   emulation::exchange(kAllLanes, own, site, [&](auto all) {
     for (int e = 0; e < 4; ++e)
@@ -130,6 +132,23 @@ __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const uint32_t (&a)[4
         "{%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+// c += A B with A 16 x 32 and B 32 x 8 of signed bytes, summed in 32 bits. Compute capability 8.0.
+__device__ __forceinline__ void mma_16x8x32_s8(int32_t (&c)[4], const uint32_t (&a)[4],
+                                               const uint32_t (&b)[2] DS_PTX_SITE) {
+#ifdef DS_CUDA_EMU
+  auto byte_of = [](uint32_t word, int k) { return int32_t(int8_t(word >> (k % 4 * 8))); };
+  emulated_mma<32>(
+      c, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, {"mma", file, line},
+      [&](auto all, int i, int k) { return byte_of(all(unsigned(i % 8 * 4 + k % 16 / 4)).a[i / 8 + k / 16 * 2], k); },
+      [&](auto all, int k, int j) { return byte_of(all(unsigned(j * 4 + k % 16 / 4)).b[k / 16], k); });
+#else
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
 

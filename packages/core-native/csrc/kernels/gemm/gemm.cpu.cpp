@@ -3,13 +3,13 @@
 #include "gemm.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <type_traits>
 #include <utility>
 
 #include "../../runtime/pool.h"
 #include "../common/dispatch.h"
 #include "../common/gelu.h"
+#include "../common/scratch.h"
 #include "../common/vec.h"
 
 namespace ds::DS_ISA {
@@ -155,23 +155,6 @@ void pack_straight(const T* from, int64_t stride, int64_t n, int64_t depth, floa
     for (int64_t j = 0; j < width; j += kLanes) store(to + k * width + j, load_some(from + k * stride + j, n - j));
 }
 
-// Memory of a pool thread, kept from call to call.
-class Scratch {
- public:
-  ~Scratch() { std::free(data_); }
-  float* floats(size_t n) {
-    if (n > size_) {
-      std::free(data_);
-      size_ = n;
-      data_ = static_cast<float*>(std::aligned_alloc(64, (n * sizeof(float) + 63) / 64 * 64));
-    }
-    return data_;
-  }
-
- private:
-  float* data_ = nullptr;
-  size_t size_ = 0;
-};
 thread_local Scratch panel_scratch, strip_scratch, sum_scratch;
 
 // Writes a block of finished sums, [rows][kColumns], through the epilogue.
@@ -212,11 +195,11 @@ void compute_tile(const Gemm& g, Tile t) {
   int64_t blocks = std::max<int64_t>(1, (g.K + kDepth - 1) / kDepth);
   int64_t depth_each = ((g.K + blocks - 1) / blocks + 15) / 16 * 16;
   int64_t panels = (t.n1 - t.n0 + kColumns - 1) / kColumns, strips = (t.m1 - t.m0 + kRows - 1) / kRows;
-  float* packed_b = panel_scratch.floats(size_t(depth_each * panels * kColumns));
+  float* packed_b = panel_scratch.take<float>(size_t(depth_each * panels * kColumns));
   constexpr int64_t kStripWidth = (kRows + kLanes - 1) / kLanes * kLanes;
   int64_t strip_size = depth_each * kStripWidth;
-  float* packed_a = strip_scratch.floats(size_t(strip_size * kStripGroup));
-  float* sums = sum_scratch.floats(size_t(strips * panels * kRows * kColumns));
+  float* packed_a = strip_scratch.take<float>(size_t(strip_size * kStripGroup));
+  float* sums = sum_scratch.take<float>(size_t(strips * panels * kRows * kColumns));
   for (int64_t block = 0; block < blocks; ++block) {
     int64_t k0 = block * depth_each, depth = std::max<int64_t>(0, std::min(depth_each, g.K - k0));
     bool first = block == 0, last = block + 1 == blocks;

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "../../cuda/reduce.cuh"
+#include "../../cuda/rank.cuh"
 #include "../../cuda/types.cuh"
 
 namespace ds::cuda {
@@ -18,11 +18,6 @@ struct Min {
   static constexpr int64_t kNeutral = INT64_MAX;
   __device__ int64_t operator()(int64_t a, int64_t b) const { return a < b ? a : b; }
 };
-struct Largest {
-  static constexpr uint64_t kNeutral = 0;
-  __device__ uint64_t operator()(uint64_t a, uint64_t b) const { return a > b ? a : b; }
-};
-
 // What is reduced: the value of element i, how values combine, and what the last one means. An element beyond the end
 // reads as 0, which changes none of them.
 template <bool kSquare>
@@ -90,15 +85,6 @@ void reduce(F f, const Tensor& out, const Tensor& x, CudaContext& context) {
   });
   DS_LAUNCH(reduce_parts<F>, 1, kFinalBlock, 0, context, f, out.as<double>(), parts, chunks);
 }
-
-// A number that grows with x, and falls with its column where x are equal: the largest one is argmax's answer. NaN is
-// above infinity and equal to every NaN; -0 is 0.
-__device__ __forceinline__ uint64_t rank_of(float x, int64_t column) {
-  uint32_t bits = __float_as_uint(x + 0.0f);
-  uint32_t order = x != x ? UINT32_MAX : bits >> 31 ? ~bits : bits | 0x80000000u;
-  return uint64_t(order) << 32 | ~uint32_t(column);
-}
-__device__ __forceinline__ int32_t column_of(uint64_t rank) { return int32_t(~uint32_t(rank)); }
 
 // Item i is segment i % segments of row i / segments. A warp (blockDim.x = 32) or a block takes one.
 template <class T, int N>
