@@ -150,6 +150,10 @@ export interface NativeOps {
   // biome-ignore format: one op a line
   attention_cached(stream: Stream, out: Id, keys: Id, values: Id, qkv: Id, slopes: OptionalId, mask: OptionalId, heads: number, past: number, scale: number): void;
   // biome-ignore format: one op a line
+  paged_write(stream: Stream, q: Id, keys: Id, values: Id, keyScales: OptionalId, valueScales: OptionalId, qkv: Id, starts: Id, past: Id, pages: Id, longest: number, table: OptionalId, queryNorm: OptionalId, keyNorm: OptionalId, heads: number, interleaved: boolean, eps: number): void;
+  // biome-ignore format: one op a line
+  paged_attention(stream: Stream, out: Id, q: Id, keys: Id, values: Id, keyScales: OptionalId, valueScales: OptionalId, starts: Id, past: Id, pages: Id, longest: number, slopes: OptionalId, heads: number, window: number, scale: number): void;
+  // biome-ignore format: one op a line
   sparse_attention(stream: Stream, out: Id, lse: Id, qkv: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, slopes: OptionalId, added: OptionalId, mask: OptionalId, heads: number, scale: number, causal: boolean, dropout: number, seed: number, offset: number): void;
   // biome-ignore format: one op a line
   sparse_attention_backward(stream: Stream, dqkv: Id, dout: Id, qkv: Id, out: Id, lse: Id, headLayout: Id, rowStart: Id, columns: Id, columnStart: Id, rows: Id, places: Id, block: number, slopes: OptionalId, added: OptionalId, mask: OptionalId, heads: number, scale: number, causal: boolean, dropout: number, seed: number, offset: number): void;

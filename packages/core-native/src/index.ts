@@ -31,6 +31,7 @@ export * from './ops/layer-norm';
 export * from './ops/linear';
 export * from './ops/lion';
 export * from './ops/packed-linear';
+export * from './ops/paged-attention';
 export * from './ops/reduce';
 export * from './ops/rms-norm';
 export * from './ops/silu-gate';

@@ -4,6 +4,8 @@
 #include "../kernels/attention/attention_cached.h"
 #include "../kernels/attention/block_matmul.h"
 #include "../kernels/attention/block_softmax.h"
+#include "../kernels/attention/paged_attention.h"
+#include "../kernels/attention/paged_write.h"
 #include "../kernels/attention/sparse_attention.h"
 #include "../kernels/elementwise/dropout.h"
 #include "../kernels/elementwise/elementwise.h"
@@ -58,6 +60,8 @@ using Ops = OpTable<          //
     Attention,                //
     AttentionBackward,        //
     AttentionCached,          //
+    PagedWrite,               //
+    PagedAttention,           //
     SparseAttention,          //
     SparseAttentionBackward,  //
     BlockSdd,                 //

@@ -165,6 +165,10 @@ struct Sight {
   // A bias of every pair, as it is (not in units of log 2): [T, T], of which `added` is the first element, or null.
   const float* added = nullptr;
   int64_t T = 0;
+  int64_t window = 0;  // how many tokens a query sees, itself the last; 0: all
+
+  // Whether the query does not see the key for its window.
+  bool leaves_behind(int64_t key, int64_t query) const { return window > 0 && query - key >= window; }
 
   // The largest bias that a key of [first, first + n) has for a query at position 0; positions never fall.
   float largest_bias(int64_t first, int64_t n) const {

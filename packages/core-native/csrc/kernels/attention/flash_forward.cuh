@@ -75,8 +75,8 @@ struct Softmax {
   }
 
   // From scores to probabilities relative to the new maximum; sums of earlier ones are brought to it.
-  template <int kN, int kColumns>
-  __device__ __forceinline__ void take(Sums<kM, kN>& s, Sums<kM, kColumns>& sums, const HeadSight& sight) {
+  template <int kN, int kColumns, class Sight>
+  __device__ __forceinline__ void take(Sums<kM, kN>& s, Sums<kM, kColumns>& sums, const Sight& sight) {
 #pragma unroll
     for (int m = 0; m < kM; ++m)
 #pragma unroll

@@ -83,6 +83,7 @@ void soften_columns(const Strip& strip, const Sight& sight, int64_t first, int64
         bool hidden = sight.mask && !sight.mask[first + j];
         x = hidden ? splat(-INFINITY) : x;
         if (sight.causal) x = select(query >= int32_t(first + j), x, splat(-INFINITY));
+        if (sight.window) x = select(query < int32_t(first + j + sight.window), x, splat(-INFINITY));
       }
       if constexpr (biased || masked) store(column + j * strip.width, x);
       largest[slot] = max(x, largest[slot]);
@@ -103,23 +104,37 @@ void soften_columns(const Strip& strip, const Sight& sight, int64_t first, int64
   }
 }
 
-// Lets a strip see the keys first .. first + n - 1, given as k [n, ld], v [n, D].
-inline void attend(const Strip& strip, const Sight& sight, int64_t first, int64_t n, int64_t D, const float* k,
-                   const float* v, float* scores, KeepBits* keep) {
-  int64_t width = strip.width, ld = round_up(D, kLanes);
+// Numbers of which each stands for a whole key or value of a block.
+struct BlockScales {
+  const float *keys, *values;  // [n], or null
+};
+
+// Row j of `rows` [n, width] times factors[j].
+inline void scale_rows(float* rows, int64_t n, int64_t width, const float* factors) {
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t c = 0; c < width; c += kLanes) store(rows + j * width + c, load(rows + j * width + c) * factors[j]);
+}
+
+// Lets a strip see the keys first .. first + n - 1, given as k, where row j is key first + j, and v [n, D].
+inline void attend(const Strip& strip, const Sight& sight, int64_t first, int64_t n, int64_t D, Left k, const float* v,
+                   float* scores, KeepBits* keep, BlockScales scales = {}) {
+  int64_t width = strip.width;
   if (sight.causal) n = std::min(n, strip.first + strip.rows - first);
-  bool cut = sight.causal && first + n - 1 > strip.first, masked = cut || !sight.all_visible(first, n);
+  bool cut = sight.causal && first + n - 1 > strip.first;
+  bool masked = cut || !sight.all_visible(first, n) || sight.leaves_behind(first, strip.first + strip.rows - 1);
   int64_t step = cut ? kStep : n;
   for (int64_t j = 0; j < n; j += step) {
     int64_t c = cut ? first_column(strip.first, first + j) : 0;
-    block_product<From::zero>({k + j * ld, ld, 1}, std::min(step, n - j), width - c, D, strip.query + c, strip.stride,
-                              scores + j * width + c, width);
+    block_product<From::zero>({k.data + j * k.row, k.row, k.step}, std::min(step, n - j), width - c, D, strip.query + c,
+                              strip.stride, scores + j * width + c, width);
   }
+  if (scales.keys) scale_rows(scores, n, width, scales.keys);
   if (sight.added) sight.add(strip.first, width, first, n, scores);
   auto soften = sight.slope != 0 ? (masked ? soften_columns<true, true> : soften_columns<true, false>)
                                  : (masked ? soften_columns<false, true> : soften_columns<false, false>);
   soften(strip, sight, first, n, scores);
   if (keep) keep->drop(scores, strip.first, strip.rows, width, first, n);
+  if (scales.values) scale_rows(scores, n, width, scales.values);
   for (int64_t j = 0; j < n; j += step) {
     int64_t c = cut ? first_column(strip.first, first + j) : 0;
     auto add = j == 0 ? block_product<From::itself_times> : block_product<From::itself>;
@@ -159,7 +174,7 @@ void attend_all(ForwardBlocks& w, const Sight& sight, int64_t keys, int64_t D, c
         continue;
       if (!packed) pack(first, n, w.k, w.v);
       packed = true;
-      attend(strip, sight, first, n, D, w.k, w.v, w.scores, keep);
+      attend(strip, sight, first, n, D, {w.k, round_up(D, kLanes), 1}, w.v, w.scores, keep);
     }
   }
 }

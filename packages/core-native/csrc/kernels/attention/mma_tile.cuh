@@ -50,10 +50,11 @@ struct RowsOf {
   __device__ HeadRows<T> of(int64_t b, int64_t h) const { return {data + b * batch + h * head, token}; }
 };
 
-// Starts the copy of rows, kRows of which `token(row)` tells the number; those from `end` on, and columns from D on,
-// are zeros. `aligned`: every row starts at 16 bytes and D is whole chunks; else the copy is done by elements, at once.
-template <int kRows, int kThreads, class T, int kD, class Token>
-__device__ __forceinline__ void fetch_rows(SharedRows<T, kD> to, HeadRows<const T> from, int end, int D, bool aligned,
+// Starts the copy of rows of `from`, a HeadRows or alike, kRows of which `token(row)` tells the number; those from
+// `end` on, and columns from D on, are zeros. `aligned`: every row starts at 16 bytes and D is whole chunks; else the
+// copy is done by elements, at once.
+template <int kRows, int kThreads, class T, int kD, class From, class Token>
+__device__ __forceinline__ void fetch_rows(SharedRows<T, kD> to, const From& from, int end, int D, bool aligned,
                                            Token&& token) {
   constexpr int kChunks = kD / kPack<T>;
   // Not unrolled further: addresses would take the registers that the sums need.
@@ -212,9 +213,9 @@ __device__ __forceinline__ void add_weighted(Sums<kM, kD / 8>& sums, const Sums<
 
 // Writes a warp's sums, row r times factor[m][r / 8 % 2], to the rows first .. of a tensor, before `end`. The warp's
 // part of `own`, which nothing else reads any more, turns them into rows of 16-byte stores.
-template <class T, int kD, int kM>
+template <class T, int kD, int kM, class To>
 __device__ __forceinline__ void write_rows(const Sums<kM, kD / 8>& sums, const float (&factor)[kM][2],
-                                           SharedRows<T, kD> own, int row, HeadRows<T> to, int first, int end, int D,
+                                           SharedRows<T, kD> own, int row, const To& to, int first, int end, int D,
                                            bool aligned) {
   constexpr int kChunks = kD / kPack<T>;
   int lane = int(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;

@@ -43,7 +43,7 @@ class SparseForward {
         pack_rows(key, tile.first, tile.n, D, w.k, ld);
         pack_rows(value, tile.first, tile.n, D, w.v, D);
       }
-      attend(part, sight, tile.first, tile.n, D, w.k, w.v, w.scores, keep ? &*keep : nullptr);
+      attend(part, sight, tile.first, tile.n, D, {w.k, round_up(D, kLanes), 1}, w.v, w.scores, keep ? &*keep : nullptr);
     }
     finish(strip, D, float(1 / (1 - op_.dropout)), out_rows<T>(op_.out, s_, b, h), first,
            op_.lse.as<float>() + bh * s_.T + first, w.rows);

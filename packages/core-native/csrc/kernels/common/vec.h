@@ -63,6 +63,18 @@ inline Vec load(const f16* p) {
 #endif
 }
 
+inline Vec load(const int8_t* p) {
+#if defined(__AVX512F__)
+  return Vec(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))));
+#elif defined(__AVX2__)
+  return Vec(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))));
+#else
+  Vec v;
+  for (int i = 0; i < kLanes; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 // Rounds to nearest even by adding half a unit in integers; a NaN's payload must not be carried away: it turns quiet.
 inline void store(bf16* p, Vec v) {
