@@ -1,6 +1,7 @@
 /** The golden numbers of the two tiny models, as read from test/golden. */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { unpackNumbers } from '@ds/core-native';
 
 export const goldenModels = ['bloom-tiny', 'bloom-tiny-h6'] as const;
 export type GoldenModel = (typeof goldenModels)[number];
@@ -62,7 +63,7 @@ export function readGolden(model: GoldenModel): Golden {
   return JSON.parse(readFileSync(goldenPath(model, 'golden.json'), 'utf8'));
 }
 
-/** Reads a small float32 safetensors file of known origin; the reader for everything else is in @ds/io. */
+/** Reads a small safetensors file of floats, widened to f32, of known origin; the reader for everything else is in @ds/io. */
 export function readGoldenTensors(...parts: string[]): Map<string, GoldenTensor> {
   const file = readFileSync(goldenPath(...parts));
   const headerEnd = 8 + Number(file.readBigUInt64LE(0));
@@ -73,9 +74,12 @@ export function readGoldenTensors(...parts: string[]): Map<string, GoldenTensor>
   const tensors = new Map<string, GoldenTensor>();
   for (const [name, { dtype, shape, data_offsets }] of Object.entries(header)) {
     if (name === '__metadata__') continue;
-    if (dtype !== 'F32') throw new Error(`${name} of ${parts.join('/')} is ${dtype}`);
-    const bytes = file.subarray(headerEnd + data_offsets[0], headerEnd + data_offsets[1]);
-    tensors.set(name, { shape, values: new Float32Array(Uint8Array.from(bytes).buffer) });
+    const bytes = Uint8Array.from(file.subarray(headerEnd + data_offsets[0], headerEnd + data_offsets[1])).buffer;
+    if (dtype === 'F32') tensors.set(name, { shape, values: new Float32Array(bytes) });
+    else if (dtype === 'BF16' || dtype === 'F16') {
+      const values = unpackNumbers(dtype === 'F16' ? 'f16' : 'bf16', new Uint16Array(bytes));
+      tensors.set(name, { shape, values: Float32Array.from(values) });
+    } else throw new Error(`${name} of ${parts.join('/')} is ${dtype}`);
   }
   return tensors;
 }

@@ -4,9 +4,9 @@
  * It knows no model family: config.json names one, and @ds/nn says what it is. All arithmetic is queued on a stream and
  * awaited, so the event loop stays free.
  */
-import { DsError, Tensor } from '@ds/core-native';
+import { DsError } from '@ds/core-native';
 import type { Tokenizer } from '@ds/io';
-import type { CausalLMShape } from '@ds/nn';
+import { Decoder } from './generation/decoder';
 import { type GenerationTimes, generate } from './generation/generate';
 import {
   type GenerateOptions,
@@ -15,17 +15,34 @@ import {
 } from './generation/generate-options';
 import { type GenerationResult, GenerationStream, resultOf } from './generation/generation-stream';
 import { type GeneratedToken, Sequence } from './generation/sequence';
-import { inActivations } from './model/activations';
 import { type LoadedFolder, type LoadOptions, loadFolder } from './model/load-folder';
 import type { ModelInMemory } from './model/model-in-memory';
+import { meanLoss } from './model/score';
 
 /** A prompt: text, or the ids of its tokens. */
 export type Prompt = string | readonly number[] | Int32Array;
 
+/** What is written where nobody says how much. */
+const DEFAULT_NEW_TOKENS = 128;
+
+/** Sizes of a model, for people and for checks. */
+export interface ModelShape {
+  /** `model_type` in config.json */
+  readonly family: string;
+  readonly vocabSize: number;
+  readonly hiddenSize: number;
+  readonly layers: number;
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headSize: number;
+  /** Tokens of the longest text, prompt included. Infinity where positions set no limit. */
+  readonly contextTokens: number;
+}
+
 export class InferenceEngine implements AsyncDisposable {
   /** The folder it was loaded from. */
   readonly folder: string;
-  readonly shape: CausalLMShape;
+  readonly shape: ModelShape;
   /** Undefined where the folder has no tokenizer.json; then prompts must be ids, and texts are empty. */
   readonly tokenizer: Tokenizer | undefined;
   /** Tokens that end a text. */
@@ -33,12 +50,16 @@ export class InferenceEngine implements AsyncDisposable {
   readonly #memory: ModelInMemory;
   #disposed = false;
 
-  private constructor({ folder, model, storage, tokenizer, endTokenIds }: LoadedFolder) {
+  private constructor({ folder, model, tokenizer, endTokenIds }: LoadedFolder) {
     this.folder = folder;
-    this.shape = model.shape;
+    const { family, vocabSize, hiddenSize, layers } = model.description;
+    const { heads, keyValueHeads, headSize } = layers[0]!.attention;
+    const { contextTokens } = model;
+    // biome-ignore format: one record
+    this.shape = { family, vocabSize, hiddenSize, layers: layers.length, heads, keyValueHeads, headSize, contextTokens };
     this.tokenizer = tokenizer;
     this.endTokenIds = endTokenIds;
-    this.#memory = { model, storage, users: new Set() };
+    this.#memory = { model, users: new Set() };
   }
 
   /**
@@ -65,7 +86,7 @@ export class InferenceEngine implements AsyncDisposable {
   }
 
   /**
-   * Continues several prompts at once, padded on the left to one length. Each gets what it would get alone.
+   * Continues several prompts at once. On the CPU each gets, bit for bit, what it would get alone.
    *
    * @throws CONFIG as `generate`; ABORTED
    */
@@ -89,44 +110,31 @@ export class InferenceEngine implements AsyncDisposable {
   /** Gives the logits [V] of the token that follows a prompt, before any sampling. @throws CONFIG */
   async logits(prompt: Prompt): Promise<Float32Array> {
     const ids = this.#idsOf('logits', prompt);
-    const { model, storage } = this.#live('logits');
-    const [last] = inActivations(() => {
-      const options = { dtype: 'i32', device: storage.device } as const;
-      const hidden = model.hidden({ ids: Tensor.from(ids, [1, ids.length], options) });
-      const C = hidden.dim(-1);
-      return [model.logits(hidden.view([1, C], (ids.length - 1) * C))];
+    using decoder = new Decoder(this.#live('logits'), {
+      texts: [{ promptIds: ids, maxNewTokens: 1 }],
+      want: 'logits',
     });
-    using logits = last;
-    return await logits.read<'f32'>();
+    const [next] = await decoder.readPrompts(() => {});
+    return next!.logits!;
   }
 
   /**
    * Gives the mean loss of predicting each token of a text from those before it, in nats.
    *
-   * @throws CONFIG for fewer than two tokens
+   * @throws CONFIG for fewer than two tokens, or more than the model reads
    */
   async loss(prompt: Prompt): Promise<number> {
-    const ids = this.#idsOf('loss', prompt, 2);
-    const { model, storage } = this.#live('loss');
-    const T = ids.length - 1;
-    const options = { dtype: 'i32', device: storage.device } as const;
-    const tensor = (values: readonly number[]) => Tensor.from(values, [1, T], options);
-    const [each] = inActivations(() => [
-      model.loss({ ids: tensor(ids.slice(0, T)), targets: tensor(ids.slice(1)), scale: 1 / T }),
-    ]);
-    using losses = each;
-    return (await losses.numbers()).reduce((sum, loss) => sum + loss, 0) / T;
+    return await meanLoss(this.#live('loss'), this.#idsOf('loss', prompt, 2, 1));
   }
 
   /** Ends what is still generating and frees all memory. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
-    const { model, storage, users } = this.#memory;
+    const { model, users } = this.#memory;
     for (const user of users) user[Symbol.dispose]();
-    await storage.device.defaultStream.join();
+    await model.device.defaultStream.join();
     model[Symbol.dispose]();
-    storage[Symbol.dispose]();
   }
 
   #live(op: string): ModelInMemory {
@@ -138,11 +146,45 @@ export class InferenceEngine implements AsyncDisposable {
     this.#live(op);
     const { endTokenIds, tokenizer } = this;
     if (options.stop.length > 0 && !tokenizer) throw noTokenizer(op, 'stop texts', this.folder);
-    return new Sequence({ promptIds: this.#idsOf(op, prompt), endTokenIds, tokenizer, options, seed });
+    const promptIds = this.#idsOf(op, prompt);
+    const maxNewTokens = this.#newTokens(op, promptIds.length, options.maxNewTokens);
+    return new Sequence({ promptIds, maxNewTokens, endTokenIds, tokenizer, options, seed });
   }
 
-  #idsOf(op: string, prompt: Prompt, least = 1): readonly number[] {
+  /** How many tokens may follow a prompt: the last of them is never read. @throws CONFIG for more than the context holds */
+  #newTokens(op: string, promptTokens: number, wanted: number | undefined): number {
+    const room = this.shape.contextTokens - promptTokens + 1;
+    if (wanted === undefined) return Math.min(DEFAULT_NEW_TOKENS, room);
+    if (wanted <= room) return wanted;
+    throw new DsError({
+      code: 'CONFIG',
+      op,
+      expected: `at most ${room} for maxNewTokens behind ${promptTokens} prompt tokens: the model reads ${this.shape.contextTokens}`,
+      actual: String(wanted),
+      hint: this.#contextHint,
+    });
+  }
+
+  /** What to do about a text that is too long. */
+  get #contextHint(): string {
+    const most = this.#memory.model.description.context?.most ?? Number.POSITIVE_INFINITY;
+    return most > this.shape.contextTokens
+      ? `load the model with a larger contextTokens${Number.isFinite(most) ? `, up to ${most}` : ''}`
+      : 'shorten the text; its positions go no further';
+  }
+
+  /** @param unread tokens at the end that the model does not read */
+  #idsOf(op: string, prompt: Prompt, least = 1, unread = 0): readonly number[] {
     const ids = typeof prompt === 'string' ? this.encode(prompt) : Array.from(prompt);
+    const limit = this.shape.contextTokens;
+    if (ids.length - unread > limit)
+      throw new DsError({
+        code: 'CONFIG',
+        op,
+        expected: `a prompt of at most ${limit + unread} tokens: the model reads ${limit}`,
+        actual: String(ids.length),
+        hint: this.#contextHint,
+      });
     if (ids.length < least)
       throw new DsError({
         code: 'CONFIG',

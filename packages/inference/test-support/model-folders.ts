@@ -1,10 +1,11 @@
 /** Copies of a golden model folder with something changed. */
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type DType, packNumbers, unpackNumbers } from '@ds/core-native';
 import { type FileDtype, openWeights, writeSafetensors } from '@ds/io';
 import { type GoldenModel, goldenPath } from '../../../test/support/golden';
+import type { DenseFamily } from '../../../test/support/golden-families';
 
 export interface StoredTensor {
   dtype: FileDtype;
@@ -18,9 +19,23 @@ export type Tensors = Map<string, StoredTensor>;
 export class ModelFolderCopy implements Disposable {
   readonly folder = mkdtempSync(path.join(tmpdir(), 'ds-inference-'));
 
-  constructor(model: GoldenModel) {
-    for (const file of ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'])
-      cpSync(goldenPath(model, file), path.join(this.folder, file));
+  readonly #source: string;
+
+  constructor(model: GoldenModel | `families/${DenseFamily}`) {
+    this.#source = goldenPath(model);
+    const files = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'];
+    for (const file of files) if (existsSync(path.join(this.#source, file))) this.take(file);
+  }
+
+  /** Takes a file of the golden folder, under its own name or another. */
+  take(file: string, as = file): this {
+    cpSync(path.join(this.#source, file), path.join(this.folder, as));
+    return this;
+  }
+
+  /** The contents of a file of the folder. */
+  text(file: string): string {
+    return readFileSync(path.join(this.folder, file), 'utf8');
   }
 
   /** Changes keys of a JSON file of the folder, or makes it. */

@@ -15,9 +15,25 @@ export {
 } from './models/bloom/config';
 export { Bloom } from './models/bloom/model';
 export { exportedName, matchBloomNames } from './models/bloom/names';
-export { KeyValueCache, type KeyValueCacheOptions } from './models/cache';
 export type { CausalLM, CausalLMBatch, CausalLMShape, CausalLMTraining } from './models/causal-lm';
-export { familyOf, type ModelFamily, modelFamilies } from './models/families';
+export type {
+  Activation,
+  AttentionLayer,
+  ContextLimit,
+  DecoderDescription,
+  DecoderLayer,
+  LinearLayer,
+  MlpLayer,
+  NormLayer,
+  Positions,
+  Rotary,
+  StoredRows,
+  StoredWeight,
+} from './models/decoder/description';
+export { type RotaryScaling, rotaryTable } from './models/decoder/rotary';
+export { parameterCount, tensorsOf } from './models/decoder/stored-weight';
+export { matchTensorNames } from './models/decoder/tensor-names';
+export { createModel, familyOf, type ModelFamily, modelFamilies } from './models/families';
 export { FullStorage, type FullStorageOptions, holdFull, type UnitBuffers } from './module/full-storage';
 export { type Initializer, Parameter, type ParameterSpec } from './module/parameter';
 export { runUse, type Unit, type UnitObserver, type UnitUse, withObserver } from './module/unit';

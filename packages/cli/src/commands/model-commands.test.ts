@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { liveTensors } from '@ds/core-native';
 import { goldenModels, goldenPath, readGolden } from '../../../../test/support/golden';
 import { largestDifference } from '../../../../test/support/golden-bloom';
+import { denseFamilies, familyPath, readFamilyGolden } from '../../../../test/support/golden-families';
 import { ds } from '../../test-support/ds';
 
 // The addon counts for the whole process, and other test files may have run in it.
@@ -61,12 +62,37 @@ describe('ds generate', () => {
     [['--ids', '512'], 2, 'CONFIG', /from 0 to 511/],
     [['--ids', '5', '--device', 'cuda:9'], 1, 'DEVICE', /cuda:9/],
     [['--ids', '5', '--dtype', 'int8'], 2, 'CONFIG', /dtype/],
+    [['--ids', '5', '--weights', 'q5'], 2, 'CONFIG', /"q8" or "q4" for weights, got "q5"/],
+    [['--ids', '5,6', '--context', '1'], 2, 'CONFIG', /a prompt of at most 1 tokens: the model reads 1, got 2/],
   ])('with %j fails with JSON and an exit code', async (words, code, name, message) => {
     const { stdout, exitCode } = await ds(['generate', folder, ...words, '--json']);
     expect(exitCode).toBe(code);
     expect(JSON.parse(stdout)).toEqual({
       error: { code: name, message: expect.stringMatching(message), hint: expect.any(String) },
     });
+  });
+});
+
+describe.each(denseFamilies)('a folder of %s', (family) => {
+  const { prompts } = readFamilyGolden(family);
+
+  it('gives logits, loss and greedy tokens', async () => {
+    const { input_ids, last_logits, loss, greedy_ids } = prompts[1]!;
+    const words = [familyPath(family), '--ids', input_ids.join(','), '--json'];
+    const printed = JSON.parse((await ds(['logits', ...words])).stdout);
+    expect(largestDifference(printed.logits, last_logits)).toBeLessThan(1e-4);
+    expect(Math.abs(printed.loss - loss!)).toBeLessThan(1e-5);
+    const written = JSON.parse((await ds(['generate', ...words, '--max-new-tokens', '24', '--ignore-eos'])).stdout);
+    expect(written.ids).toEqual(greedy_ids);
+  });
+
+  it('is packed as --weights says, and reads as much as --context says', async () => {
+    const ids = prompts[1]!.input_ids.join(',');
+    const words = ['logits', familyPath(family), '--ids', ids, '--weights', 'q8', '--context', '7', '--json'];
+    const { logits } = JSON.parse((await ds(words)).stdout);
+    const difference = largestDifference(logits, prompts[1]!.last_logits);
+    expect(difference).toBeGreaterThan(1e-4);
+    expect(difference).toBeLessThan(1);
   });
 });
 

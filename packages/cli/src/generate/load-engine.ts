@@ -2,12 +2,15 @@
 import { type DeviceName, DsError } from '@ds/core-native';
 import { InferenceEngine, type LoadOptions, type LoadProgress, type Prompt } from '@ds/inference';
 import { type Command, InvalidArgumentError } from 'commander';
+import { parseCount } from '../terminal/arguments';
 import type { Output } from '../terminal/output';
 import { type Progress, startProgress } from '../terminal/progress';
 
 export interface EngineFlags {
   readonly device?: string;
   readonly dtype?: string;
+  readonly weights?: string;
+  readonly context?: number;
   readonly prompt?: string;
   readonly ids?: readonly number[];
 }
@@ -17,8 +20,13 @@ const patienceMs = 1000;
 
 export function withEngineOptions(command: Command): Command {
   return command
-    .option('--device <name>', 'cpu or ref, the slow specification (default: cpu)')
-    .option('--dtype <dtype>', 'hold the weights as f32, bf16 or f16 (default: f32, whatever the file holds)');
+    .option('--device <name>', 'cpu, cuda, or ref, the slow specification (default: cpu)')
+    .option(
+      '--dtype <dtype>',
+      'hold weights, keys and values as f32, bf16 or f16 (default: f32, whatever the file holds)',
+    )
+    .option('--weights <format>', 'hold the weights as f32, bf16, f16, q8 or q4 (default: as --dtype)')
+    .option('--context <tokens>', "tokens of the longest text, prompt included (default: the model's)", parseCount);
 }
 
 export function withPromptOptions(command: Command): Command {
@@ -50,7 +58,7 @@ export function promptOf(op: string, { prompt, ids }: EngineFlags): Prompt {
 /** Loads the engine, showing how far it is where that takes a while. */
 export async function loadEngine(
   dir: string,
-  { device, dtype }: EngineFlags,
+  { device, dtype, weights, context }: EngineFlags,
   { quiet }: Output,
   signal?: AbortSignal,
 ): Promise<InferenceEngine> {
@@ -66,6 +74,8 @@ export async function loadEngine(
       onProgress,
       ...(device === undefined ? {} : { device: device as DeviceName }),
       ...(dtype === undefined ? {} : { dtype: dtype as NonNullable<LoadOptions['dtype']> }),
+      ...(weights === undefined ? {} : { weights: weights as NonNullable<LoadOptions['weights']> }),
+      ...(context === undefined ? {} : { contextTokens: context }),
       ...(signal ? { signal } : {}),
     });
   } finally {

@@ -1,138 +1,106 @@
 /**
- * Runs a model token by token over a batch of texts, with the keys and values of the earlier tokens in a cache.
+ * Runs a model token by token over a few texts, with the keys and values of their earlier tokens in pages.
  *
- * Prompts of different lengths are padded on the left, so that the last token of all is in the last column.
+ * The texts stand in a batch without padding: each costs its own tokens only.
  */
-import { argmax, DsError, embedding, nonfiniteIndex, Tensor, withOwner } from '@ds/core-native';
-import { KeyValueCache } from '@ds/nn';
-import { inActivations } from '../model/activations';
+import { DecoderRunner, type DecoderRunnerOptions } from '../decoder/decoder-runner';
+import type { StepBatch } from '../decoder/step-runner';
 import type { ModelInMemory } from '../model/model-in-memory';
 
-/** What is known of the next token of each text: the most likely id, or all logits [B, V]. */
-export type NextTokens =
-  | { readonly largest: Int32Array; readonly logits?: undefined }
-  | { readonly largest?: undefined; readonly logits: Float32Array };
+/** What is known of the next token of a text: the most likely id, or all logits [V]. */
+export type NextToken =
+  | { readonly id: number; readonly logits?: undefined }
+  | { readonly id?: undefined; readonly logits: Float32Array };
 
 export interface DecoderOptions {
-  readonly prompts: readonly (readonly number[])[];
-  readonly maxNewTokens: number;
-  readonly needsLogits: boolean;
+  readonly texts: readonly { readonly promptIds: readonly number[]; readonly maxNewTokens: number }[];
+  readonly want: StepBatch['want'];
+  /** Tokens that go through the model at once while prompts are read; default 512: bounds activations, and the time to an abort. */
+  readonly pieceTokens?: number;
+  readonly pageTokens?: NonNullable<DecoderRunnerOptions['pageTokens']>;
 }
 
-/** Tokens that go through the model at once while a prompt is read: bounds activations, and the time to an abort. */
-const PROMPT_PIECE_TOKENS = 512;
-
-/** Keys lie in groups of this many tokens. */
-const CACHE_GROUP = 16;
+/** New tokens of one text in a step. */
+interface Piece {
+  readonly text: number;
+  readonly ids: readonly number[];
+  /** Whether somebody wants to know what comes behind them. */
+  readonly asks: boolean;
+}
 
 export class Decoder implements Disposable {
   readonly #memory: ModelInMemory;
-  readonly #needsLogits: boolean;
   readonly #prompts: readonly (readonly number[])[];
-  #cache: KeyValueCache | undefined;
+  readonly #want: StepBatch['want'];
+  readonly #pieceTokens: number;
+  readonly #runner: DecoderRunner;
+  /** Of each text. */
+  readonly #pages: readonly Int32Array[];
+  /** Tokens of each text that its pages hold. */
+  readonly #past: number[];
 
   /** @throws OOM */
-  constructor(memory: ModelInMemory, { prompts, maxNewTokens, needsLogits }: DecoderOptions) {
+  constructor(memory: ModelInMemory, options: DecoderOptions) {
+    const { texts, want, pieceTokens = 512, pageTokens = 16 } = options;
     this.#memory = memory;
-    this.#needsLogits = needsLogits;
-    this.#prompts = prompts;
-    const { layers, heads, headSize } = memory.model.shape;
-    const { device, dtype } = memory.storage;
-    const longest = Math.max(...prompts.map((prompt) => prompt.length));
-    // The last token is never read.
-    const capacity = Math.ceil((longest + maxNewTokens - 1) / CACHE_GROUP) * CACHE_GROUP;
-    this.#cache = withOwner(
-      'key-value cache',
-      () => new KeyValueCache({ layers, heads, headSize, batch: prompts.length, capacity, device, dtype }),
-    );
+    this.#prompts = texts.map(({ promptIds }) => promptIds);
+    this.#want = want;
+    this.#pieceTokens = pieceTokens;
+    this.#past = texts.map(() => 0);
+    let pages = 0;
+    this.#pages = texts.map(({ promptIds, maxNewTokens }) => {
+      const own = Math.ceil((promptIds.length + maxNewTokens - 1) / pageTokens); // the last token is never read
+      pages += own;
+      return Int32Array.from({ length: own }, (_, i) => pages - own + i);
+    });
+    this.#runner = new DecoderRunner(memory.model, { pages, pageTokens });
     memory.users.add(this);
   }
 
-  /** Reads the prompts; `onPiece` is called before each piece of them. */
-  async readPrompts(onPiece: () => void): Promise<NextTokens> {
-    const B = this.#prompts.length;
-    const T = Math.max(...this.#prompts.map((prompt) => prompt.length));
-    const padded = this.#prompts.some((prompt) => prompt.length !== T);
-    const { padTokenId } = this.#memory.model.shape;
-    const at = (b: number, t: number): number | undefined => this.#prompts[b]![t - T + this.#prompts[b]!.length];
-    const perPiece = Math.max(1, Math.floor(PROMPT_PIECE_TOKENS / B));
-    for (let from = 0; ; from += perPiece) {
+  /** Reads the prompts; `onPiece` is called before each piece of them. Gives what follows each. */
+  async readPrompts(onPiece: () => void): Promise<NextToken[]> {
+    const next: NextToken[] = [];
+    for (let text = 0; text < this.#prompts.length; ) {
       onPiece();
-      const width = Math.min(perPiece, T - from);
-      const places = Array.from({ length: B * width }, (_, i) => at(Math.floor(i / width), from + (i % width)));
-      const ids = places.map((id) => id ?? padTokenId);
-      const mask = padded ? places.map((id) => (id === undefined ? 0 : 1)) : undefined;
-      const isLast = from + width === T;
-      if (isLast) return this.#forward(ids, mask);
-      this.#advance(ids, mask);
-      await this.#memory.storage.device.defaultStream.join();
+      const pieces: Piece[] = [];
+      for (let room = this.#pieceTokens; room > 0 && text < this.#prompts.length; ) {
+        const prompt = this.#prompts[text]!;
+        const past = this.#past[text]!;
+        const ids = prompt.slice(past, past + room);
+        const asks = past + ids.length === prompt.length;
+        pieces.push({ text, ids, asks });
+        room -= ids.length;
+        if (asks) text++;
+      }
+      next.push(...(await this.#step(pieces)));
     }
+    return next;
   }
 
-  /** Takes the next token of each text. */
-  async next(ids: readonly number[]): Promise<NextTokens> {
-    return this.#forward(ids, undefined);
+  /** Takes the next token of some texts, and gives what follows each of them. */
+  async next(tokens: readonly { readonly text: number; readonly id: number }[]): Promise<NextToken[]> {
+    return this.#step(tokens.map(({ text, id }) => ({ text, ids: [id], asks: true })));
   }
 
   [Symbol.dispose](): void {
-    this.#cache?.[Symbol.dispose]();
-    this.#cache = undefined;
+    this.#runner[Symbol.dispose]();
     this.#memory.users.delete(this);
   }
 
-  get #live(): KeyValueCache {
-    if (this.#cache) return this.#cache;
-    throw new DsError({
-      code: 'DISPOSED',
-      op: 'generate',
-      expected: 'an engine in use',
-      actual: 'one that was disposed',
-      hint: 'take all tokens before the engine goes',
+  async #step(pieces: readonly Piece[]): Promise<NextToken[]> {
+    const starts = Int32Array.of(0, ...pieces.map(({ ids }) => ids.length));
+    for (let s = 0; s < pieces.length; s++) starts[s + 1]! += starts[s]!;
+    const asked = pieces.flatMap(({ asks }, s) => (asks ? [starts[s + 1]! - 1] : []));
+    const { argmax, logits } = await this.#runner.step({
+      ids: Int32Array.from(pieces.flatMap(({ ids }) => ids)),
+      starts,
+      past: Int32Array.from(pieces, ({ text }) => this.#past[text]!),
+      pages: pieces.map(({ text }) => this.#pages[text]!),
+      logitRows: Int32Array.from(asked),
+      want: this.#want,
     });
+    for (const { text, ids } of pieces) this.#past[text]! += ids.length;
+    const V = this.#runner.vocabSize;
+    return asked.map((_, i) => (argmax ? { id: argmax[i]! } : { logits: logits!.subarray(i * V, (i + 1) * V) }));
   }
-
-  /** Sends tokens [B, T] through the model. */
-  #hidden(ids: readonly number[], mask: readonly number[] | undefined): Tensor {
-    const cache = this.#live;
-    const { model, storage } = this.#memory;
-    const shape = [cache.batch, ids.length / cache.batch];
-    return model.hiddenCached(Tensor.from(ids, shape, { dtype: 'i32', device: storage.device }), cache, mask);
-  }
-
-  #advance(ids: readonly number[], mask: readonly number[] | undefined): void {
-    inActivations(() => {
-      this.#hidden(ids, mask);
-      return [];
-    });
-  }
-
-  async #forward(ids: readonly number[], mask: readonly number[] | undefined): Promise<NextTokens> {
-    const { model, storage } = this.#memory;
-    const B = this.#live.batch;
-    const T = ids.length / B;
-    const made = inActivations(() => {
-      const hidden = this.#hidden(ids, mask);
-      const lastRows = Array.from({ length: B }, (_, b) => (b + 1) * T - 1);
-      // Rows of a matrix by their numbers: what an embedding does.
-      const last =
-        T === 1 ? hidden : embedding(Tensor.from(lastRows, [B], { dtype: 'i32', device: storage.device }), hidden);
-      const logits = model.logits(last);
-      return [this.#needsLogits ? logits : argmax(logits), nonfiniteIndex(last)];
-    });
-    using scores = made[0];
-    using nonfinite = made[1];
-    const [values, place] = await Promise.all([scores.read(), nonfinite.item()]);
-    if (place >= 0) throw nonfiniteState();
-    return this.#needsLogits ? { logits: values as Float32Array } : { largest: values as Int32Array };
-  }
-}
-
-function nonfiniteState(): DsError {
-  return new DsError({
-    code: 'INTERNAL',
-    op: 'generate',
-    expected: 'finite hidden states',
-    actual: 'an infinity or a NaN',
-    hint: 'the weights are damaged, or overflow in f16: load the model with dtype f32',
-  });
 }

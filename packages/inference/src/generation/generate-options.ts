@@ -5,7 +5,7 @@ import { checkOptions, rules } from '../options';
 import type { SamplingOptions } from './next-token';
 
 export interface GenerateOptions extends SamplingOptions {
-  /** Tokens to write at most; default 128. */
+  /** Tokens to write at most; default 128, or what is left of the model's context. */
   maxNewTokens?: number;
   /** Takes the most likely token each time. Default true, unless temperature, topK, topP or seed asks for a draw. */
   greedy?: boolean;
@@ -21,7 +21,8 @@ export interface GenerateOptions extends SamplingOptions {
 
 /** The same with every default in place. */
 export interface ResolvedGenerateOptions {
-  readonly maxNewTokens: number;
+  /** Undefined: the default, which depends on the prompt. */
+  readonly maxNewTokens: number | undefined;
   /** Undefined: greedy. */
   readonly seed: number | undefined;
   readonly sampling: SamplingOptions;
@@ -58,7 +59,7 @@ export function resolveGenerateOptions(op: string, options: GenerateOptions): Re
   const greedy = options.greedy ?? asked.length === 0;
   const { temperature, topK, topP, repetitionPenalty } = options;
   return {
-    maxNewTokens: options.maxNewTokens ?? 128,
+    maxNewTokens: options.maxNewTokens,
     seed: greedy ? undefined : (options.seed ?? randomInt(2 ** 32)),
     sampling: {
       ...(temperature === undefined ? {} : { temperature }),

@@ -1,7 +1,7 @@
 /** The loop of generation: read the prompts, then choose, yield and take one token of each text after the other. */
 import { throwIfAborted } from '../abort';
 import type { ModelInMemory } from '../model/model-in-memory';
-import { Decoder, type NextTokens } from './decoder';
+import { Decoder, type NextToken } from './decoder';
 import type { ResolvedGenerateOptions } from './generate-options';
 import { type GeneratedToken, Sequence } from './sequence';
 
@@ -27,29 +27,26 @@ export async function* generate(
     times.seconds += (performance.now() - startMs) / 1000;
   };
   using decoder = new Decoder(memory, {
-    prompts: sequences.map(({ promptIds }) => promptIds),
-    maxNewTokens: options.maxNewTokens,
-    needsLogits: Sequence.needsLogits(options),
+    texts: sequences,
+    want: Sequence.needsLogits(options) ? 'logits' : 'argmax',
   });
+  let going = sequences.map((sequence, text) => ({ sequence, text }));
   let next = await decoder.readPrompts(abort);
   for (;;) {
     abort();
-    const tokens = sequences.map((sequence, i) =>
-      sequence.finishReason ? undefined : sequence.append(chosen(sequence, next, i, sequences.length)),
-    );
+    const tokens: (GeneratedToken | undefined)[] = sequences.map(() => undefined);
+    for (const [i, { sequence, text }] of going.entries()) tokens[text] = sequence.append(chosen(sequence, next[i]!));
     stopClock();
     if (sequences.every(({ ids }) => ids.length <= 1)) times.promptSeconds = times.seconds;
     yield tokens;
-    if (sequences.every(({ finishReason }) => finishReason)) return;
+    going = going.filter(({ sequence }) => !sequence.finishReason);
+    if (going.length === 0) return;
     abort();
     startMs = performance.now();
-    // A text that has ended goes on unheard: what the others get does not depend on it.
-    next = await decoder.next(sequences.map(({ ids }) => ids.at(-1)!));
+    next = await decoder.next(going.map(({ sequence, text }) => ({ text, id: sequence.ids.at(-1)! })));
   }
 }
 
-function chosen(sequence: Sequence, next: NextTokens, i: number, batch: number): number {
-  if (next.largest) return next.largest[i]!;
-  const V = next.logits.length / batch;
-  return sequence.choose(next.logits.subarray(i * V, (i + 1) * V));
+function chosen(sequence: Sequence, next: NextToken): number {
+  return next.logits ? sequence.choose(next.logits) : next.id;
 }

@@ -16,6 +16,7 @@ export interface GeneratedToken {
 
 export interface SequenceParts {
   readonly promptIds: readonly number[];
+  readonly maxNewTokens: number;
   /** Tokens that end a text. */
   readonly endTokenIds: readonly number[];
   readonly tokenizer: Tokenizer | undefined;
@@ -26,6 +27,7 @@ export interface SequenceParts {
 
 export class Sequence {
   readonly promptIds: readonly number[];
+  readonly maxNewTokens: number;
   readonly seed: number | undefined;
   /** The new tokens; an end-of-text token that ended it is the last of them. */
   readonly ids: number[] = [];
@@ -39,8 +41,9 @@ export class Sequence {
   readonly #stopTexts: StopTexts;
   readonly #seen: Set<number>;
 
-  constructor({ promptIds, endTokenIds, tokenizer, options, seed }: SequenceParts) {
+  constructor({ promptIds, maxNewTokens, endTokenIds, tokenizer, options, seed }: SequenceParts) {
     this.promptIds = promptIds;
+    this.maxNewTokens = maxNewTokens;
     this.seed = seed;
     this.#options = options;
     this.#endTokenIds = new Set(options.ignoreEos ? [] : endTokenIds);
@@ -68,7 +71,7 @@ export class Sequence {
     let text = this.#stopTexts.push(this.#decoder?.push(id) ?? '');
     if (this.#endTokenIds.has(id)) this.finishReason = 'end';
     else if (this.#stopTexts.stopped) this.finishReason = 'stop';
-    else if (this.ids.length === this.#options.maxNewTokens) this.finishReason = 'length';
+    else if (this.ids.length === this.maxNewTokens) this.finishReason = 'length';
     if (this.finishReason) text += this.#stopTexts.push(this.#decoder?.flush() ?? '') + this.#stopTexts.flush();
     this.text += text;
     return { id, text };

@@ -11,7 +11,6 @@ import {
   add,
   attention,
   attentionBackward,
-  attentionCached,
   type BlockLayout,
   drop,
   dropout,
@@ -86,24 +85,6 @@ export function attentionBlock(x: Tensor, p: AttentionParameters, call: Attentio
     },
   });
   return y;
-}
-
-/** Applies the attention half to new tokens, with the keys and values of the earlier ones in a cache. Keeps no gradient. */
-export function attentionBlockCached(
-  x: Tensor,
-  p: AttentionParameters,
-  call: { batch: number; slopes: Tensor; keys: Tensor; values: Tensor; past: number; mask?: Tensor },
-): Tensor {
-  const C = x.dim(-1);
-  const { y: n } = layerNorm(x, p.norm.weight.value, p.norm.bias.value, { eps: p.norm.eps });
-  const qkv = applyLinear(n, p.queryKeyValue).view([call.batch, x.dim(0) / call.batch, 3 * C]);
-  const out = attentionCached(qkv, call.keys, call.values, {
-    heads: p.heads,
-    slopes: call.slopes,
-    past: call.past,
-    ...(call.mask ? { mask: call.mask } : {}),
-  });
-  return addBranch(out.view([x.dim(0), C]), p.dense, p.residualAfterNorm ? n : x, undefined);
 }
 
 function attentionOptions(p: AttentionParameters, call: AttentionCall): AttentionOptions {

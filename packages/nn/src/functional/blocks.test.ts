@@ -2,7 +2,7 @@
 import { alibiSlopes, type DeviceName, layerNorm, linear, liveTensors, scope, Tensor } from '@ds/core-native';
 import { type GoldenModel, goldenModels, readGoldenTensors } from '../../../../test/support/golden';
 import { type HeldBloom, holdBloom, largestDifference } from '../../../../test/support/golden-bloom';
-import { attentionBlock, attentionBlockCached } from './attention-block';
+import { attentionBlock } from './attention-block';
 import { mlpBlock } from './mlp-block';
 
 const devices: DeviceName[] = ['cpu', 'ref'];
@@ -48,29 +48,6 @@ describe.each(cases)('the blocks on %s with the weights of %s', (device: DeviceN
       scope(() => attentionBlock(upload(inputOf(i)), attentionParameters(i), { batch: 1, slopes: slopes() })),
     ),
   );
-
-  it.each([0, 1])('gives the attention half of block %i with a cache, in pieces', async (i) => {
-    const { heads, hiddenSize: C } = bloom.model.config;
-    const T = golden(inputOf(i)).shape[0]!;
-    const whole = scope(() => {
-      const x = upload(inputOf(i));
-      const [keys, values] = [0, 1].map(() => Tensor.empty([1, heads, T, C / heads], { device }));
-      const call = { batch: 1, slopes: slopes(), keys: keys!, values: values! };
-      return [0, 3, 4, 5].map((past, k, starts) =>
-        attentionBlockCached(x.view([(starts[k + 1] ?? T) - past, C], past * C), attentionParameters(i), {
-          ...call,
-          past,
-        }),
-      );
-    });
-    const got: number[] = [];
-    for (const part of whole) {
-      using rows = part;
-      got.push(...(await rows.numbers()));
-    }
-    const { values } = golden(`h.${i}.self_attention`);
-    expect(largestDifference(got, values)).toBeLessThan(1e-5 * Math.max(...values.map(Math.abs)));
-  });
 
   it.each([0, 1])('gives the feed-forward half of block %i', (i) =>
     expectStage(

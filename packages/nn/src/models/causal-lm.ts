@@ -1,7 +1,6 @@
-/** What inference and evaluation know of a language model: no family by name. */
+/** What training and evaluation know of a language model: no family by name. (Inference runs `DecoderDescription`s.) */
 import type { Tensor } from '@ds/core-native';
 import type { Unit, UnitUse } from '../module/unit';
-import type { KeyValueCache } from './cache';
 
 /** Sizes and token ids that a model's config.json says. */
 export interface CausalLMShape {
@@ -40,8 +39,6 @@ export interface CausalLM extends Disposable {
   loss(batch: CausalLMTraining): Tensor;
   /** Gives the last hidden states, [B*T, C]; `onHidden` hears every stage by name. */
   hidden(batch: CausalLMBatch, onHidden?: (name: string, x: Tensor) => void): Tensor;
-  /** The same for new tokens `ids [B, T] i32` behind those in the cache, which it extends. */
-  hiddenCached(ids: Tensor, cache: KeyValueCache, mask?: ArrayLike<number>): Tensor;
   /** Gives the logits [R, V] f32 of last hidden states [R, C]. */
   logits(x: Tensor): Tensor;
 }

@@ -1,28 +1,30 @@
-/** The model families as data: how to read a config.json, and which of a file's tensors is which parameter. */
+/** The model families as data: each turns a config.json into a description that the inference engine runs. */
 import { DsError } from '@ds/core-native';
-import { bloomConfigFromJson } from './bloom/config';
-import { Bloom } from './bloom/model';
-import { matchBloomNames } from './bloom/names';
 import type { CausalLM } from './causal-lm';
-
-type Json = Readonly<Record<string, unknown>>;
+import type { Json } from './decoder/config-reader';
+import type { DecoderDescription } from './decoder/description';
+import { bloom } from './families/bloom';
+import { gptNeoX } from './families/gpt-neox';
+import { gpt2 } from './families/gpt2';
+import { llama } from './families/llama';
+import { mistral } from './families/mistral';
+import { opt } from './families/opt';
+import { phi3 } from './families/phi3';
+import { qwen2, qwen3 } from './families/qwen';
 
 export interface ModelFamily {
   /** `model_type` in config.json */
   readonly modelType: string;
-  /** Describes the model that a config.json names. @throws FORMAT, UNSUPPORTED */
-  create(json: Json, source: string): CausalLM;
-  /** Finds the file's name of each parameter. @throws FORMAT naming what is missing or too many */
-  matchNames(wanted: readonly string[], present: readonly string[], source: string): ReadonlyMap<string, string>;
+  /** Describes the model that a config.json names. @throws FORMAT, UNSUPPORTED naming `source` and the key */
+  describe(json: Json, source: string): DecoderDescription;
+  /** Makes the model for training, where that is built. @throws FORMAT, UNSUPPORTED */
+  create?(json: Json, source: string): CausalLM;
 }
 
-export const modelFamilies: readonly ModelFamily[] = [
-  {
-    modelType: 'bloom',
-    create: (json, source) => new Bloom(bloomConfigFromJson(json, source)),
-    matchNames: matchBloomNames,
-  },
-];
+export const modelFamilies: readonly ModelFamily[] = [bloom, gpt2, opt, gptNeoX, llama, mistral, qwen2, qwen3, phi3];
+
+const named = (families: readonly ModelFamily[]) =>
+  families.map(({ modelType }) => JSON.stringify(modelType)).join(', ');
 
 /** Finds the family of a config.json. @throws FORMAT without a model_type; UNSUPPORTED for one that is not built */
 export function familyOf(json: Json, source = 'config.json'): ModelFamily {
@@ -31,8 +33,21 @@ export function familyOf(json: Json, source = 'config.json'): ModelFamily {
   throw new DsError({
     code: json.model_type === undefined ? 'FORMAT' : 'UNSUPPORTED',
     op: source,
-    expected: `model_type ${modelFamilies.map(({ modelType }) => JSON.stringify(modelType)).join(' or ')}`,
+    expected: `a model_type of ${named(modelFamilies)}`,
     actual: json.model_type === undefined ? 'none' : JSON.stringify(json.model_type),
     hint: 'model_type in config.json says how the weights are to be used',
+  });
+}
+
+/** Makes the model of a config.json for training. @throws as `familyOf`; UNSUPPORTED for a family that can only be run */
+export function createModel(json: Json, source = 'config.json'): CausalLM {
+  const family = familyOf(json, source);
+  if (family.create) return family.create(json, source);
+  throw new DsError({
+    code: 'UNSUPPORTED',
+    op: source,
+    expected: `a model_type that can be trained: ${named(modelFamilies.filter(({ create }) => create))}`,
+    actual: JSON.stringify(family.modelType),
+    hint: 'this family can be run: InferenceEngine.load, `ds generate`, `ds logits`',
   });
 }

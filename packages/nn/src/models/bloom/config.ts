@@ -1,5 +1,6 @@
 /** BLOOM's configuration: Hugging Face's config.json, old and new key names, and the released sizes. */
 import { DsError } from '@ds/core-native';
+import { ConfigReader, type Json } from '../decoder/config-reader';
 
 export interface BloomConfig {
   readonly vocabSize: number;
@@ -19,8 +20,6 @@ export interface BloomConfig {
   /** Tokens a sequence was trained with, where the file says so. ALiBi sets no hard limit. */
   readonly sequenceLength: number | undefined;
 }
-
-type Json = Readonly<Record<string, unknown>>;
 
 const bloomDefaults: BloomConfig = {
   vocabSize: 250880,
@@ -58,23 +57,6 @@ export const bloomPresets: Readonly<Record<string, BloomConfig>> = {
   'bloom-tiny': sized(64, 2, 8, { vocabSize: 512, initializerRange: 0.02, sequenceLength: 64 }),
 };
 
-function pick(json: Json, names: readonly string[], source: string, fallback?: number): number {
-  for (const name of names) {
-    const value = json[name];
-    if (value === undefined || value === null) continue;
-    if (typeof value === 'number' && Number.isFinite(value)) return value;
-    throw new DsError({ code: 'FORMAT', op: source, expected: `a number for ${name}`, actual: JSON.stringify(value) });
-  }
-  if (fallback !== undefined) return fallback;
-  throw new DsError({
-    code: 'FORMAT',
-    op: source,
-    expected: `the key ${names.join(' or ')}`,
-    actual: `only ${Object.keys(json).join(', ')}`,
-    hint: 'config.json of a BLOOM model names its sizes; is this another kind of model?',
-  });
-}
-
 /** Reads Hugging Face's config.json of a BLOOM. @throws FORMAT, UNSUPPORTED */
 export function bloomConfigFromJson(json: Json, source = 'config.json'): BloomConfig {
   if (json.model_type !== undefined && json.model_type !== 'bloom')
@@ -83,7 +65,7 @@ export function bloomConfigFromJson(json: Json, source = 'config.json'): BloomCo
       op: source,
       expected: 'model_type "bloom"',
       actual: JSON.stringify(json.model_type),
-      hint: 'BLOOM is the one model family so far',
+      hint: 'BLOOM is the one family that can be trained; `ds generate` and `ds logits` run the others',
     });
   if (json.tie_word_embeddings === false)
     throw new DsError({
@@ -93,20 +75,21 @@ export function bloomConfigFromJson(json: Json, source = 'config.json'): BloomCo
       actual: 'false',
       hint: 'every released BLOOM shares the embedding with the head; one with a head of its own is not built',
     });
+  const reader = new ConfigReader(json, source);
   const config: BloomConfig = {
-    vocabSize: pick(json, ['vocab_size'], source),
-    hiddenSize: pick(json, ['hidden_size', 'n_embed'], source),
-    layers: pick(json, ['n_layer', 'num_hidden_layers'], source),
-    heads: pick(json, ['n_head', 'num_attention_heads'], source),
-    layerNormEpsilon: pick(json, ['layer_norm_epsilon'], source, bloomDefaults.layerNormEpsilon),
-    initializerRange: pick(json, ['initializer_range'], source, bloomDefaults.initializerRange),
+    vocabSize: reader.number(['vocab_size']),
+    hiddenSize: reader.number(['hidden_size', 'n_embed']),
+    layers: reader.number(['n_layer', 'num_hidden_layers']),
+    heads: reader.number(['n_head', 'num_attention_heads']),
+    layerNormEpsilon: reader.number(['layer_norm_epsilon'], bloomDefaults.layerNormEpsilon),
+    initializerRange: reader.number(['initializer_range'], bloomDefaults.initializerRange),
     residualAfterNorm: json.apply_residual_connection_post_layernorm === true,
-    hiddenDropout: pick(json, ['hidden_dropout'], source, 0),
-    attentionDropout: pick(json, ['attention_dropout'], source, 0),
-    bosTokenId: pick(json, ['bos_token_id'], source, bloomDefaults.bosTokenId),
-    eosTokenId: pick(json, ['eos_token_id'], source, bloomDefaults.eosTokenId),
-    padTokenId: pick(json, ['pad_token_id'], source, bloomDefaults.padTokenId),
-    sequenceLength: pick(json, ['seq_length'], source, 0) || undefined,
+    hiddenDropout: reader.number(['hidden_dropout'], 0),
+    attentionDropout: reader.number(['attention_dropout'], 0),
+    bosTokenId: reader.number(['bos_token_id'], bloomDefaults.bosTokenId),
+    eosTokenId: reader.number(['eos_token_id'], bloomDefaults.eosTokenId),
+    padTokenId: reader.number(['pad_token_id'], bloomDefaults.padTokenId),
+    sequenceLength: reader.number(['seq_length'], 0) || undefined,
   };
   checkBloomConfig(config, source);
   return config;

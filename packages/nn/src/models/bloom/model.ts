@@ -4,8 +4,8 @@
  * The model is a description: units, their parameters, and the order in which they act. It holds no memory of its own
  * but the ALiBi slopes and compiled layouts; an engine puts the parameters in place (see `Parameter`).
  */
-import { adopt, alibiSlopes, cast, DsError, dtypeBytes, keep, linear, Tensor } from '@ds/core-native';
-import { type AttentionParameters, attentionBlock, attentionBlockCached } from '../../functional/attention-block';
+import { adopt, alibiSlopes, cast, dtypeBytes, keep, linear, Tensor } from '@ds/core-native';
+import { type AttentionParameters, attentionBlock } from '../../functional/attention-block';
 import { embedding } from '../../functional/embedding';
 import { headLoss } from '../../functional/head-loss';
 import { layerNorm, type NormParameters } from '../../functional/layer-norm';
@@ -15,7 +15,6 @@ import { type Initializer, Parameter } from '../../module/parameter';
 import { runUse, type Unit, type UnitUse } from '../../module/unit';
 import { LayoutCache } from '../../sparse/layout-cache';
 import type { SparsityConfig } from '../../sparse/sparsity-config';
-import type { KeyValueCache } from '../cache';
 import type { CausalLM, CausalLMBatch, CausalLMShape, CausalLMTraining } from '../causal-lm';
 import type { BloomConfig } from './config';
 
@@ -116,7 +115,7 @@ export class Bloom implements CausalLM {
 
   /** Gives the losses [B*T] f32, one a token; records on the current tape. */
   loss(batch: CausalLMTraining): Tensor {
-    const x = this.#trunk(batch, (h, i) => this.#block(h, i, batch));
+    const x = this.hidden(batch);
     const losses = runUse(this.uses.at(-1)!, () =>
       headLoss(x, this.#table, batch.targets.view([batch.targets.numel]), { scale: batch.scale }),
     );
@@ -128,28 +127,22 @@ export class Bloom implements CausalLM {
    * Gives the hidden states behind the final norm, [B*T, C].
    * @param onHidden hears every stage by name (word_embeddings, word_embeddings_layernorm, h.0, ..., ln_f); for inspection
    */
-  hidden(batch: CausalLMBatch, onHidden?: (name: string, x: Tensor) => void): Tensor {
-    return this.#trunk(batch, (h, i) => this.#block(h, i, batch), onHidden);
-  }
-
-  /**
-   * The same for new tokens behind those in the cache, whose keys and values it extends.
-   * @param ids [B, T] i32
-   * @param mask [B, T] of 0 and 1: which of the new tokens are real; absent: all are
-   * @throws UNSUPPORTED with sparse attention
-   */
-  hiddenCached(ids: Tensor, cache: KeyValueCache, mask?: ArrayLike<number>): Tensor {
-    if (this.#layouts)
-      throw new DsError({
-        code: 'UNSUPPORTED',
-        op: 'hiddenCached',
-        expected: 'dense attention',
-        actual: `sparse attention (mode ${this.#layouts.config.mode})`,
-        hint: 'a cache is not built for sparse attention; call hidden() with the whole sequence, padded to whole blocks',
-      });
-    const past = cache.append(ids.dim(1), mask);
-    const batch = { ids };
-    return this.#trunk(batch, (h, i) => this.#blockCached(h, i, cache, past));
+  hidden(batch: CausalLMBatch, onHidden: (name: string, x: Tensor) => void = () => {}): Tensor {
+    const ids = batch.ids.view([batch.ids.numel]);
+    let x = keep(runUse(this.uses[0]!, () => embedding(ids, this.#table)));
+    onHidden('word_embeddings', x);
+    const next = (use: UnitUse, fn: () => Tensor) => {
+      const y = keep(runUse(use, fn));
+      x.dispose(); // the tape holds it where backward needs it
+      x = y;
+      onHidden(use.unit.name, x);
+    };
+    next(this.uses[1]!, () => layerNorm(x, this.#embeddingNorm));
+    this.#blocks.forEach((b, i) => {
+      next(b.use, () => this.#block(x, i, batch));
+    });
+    next(this.uses.at(-2)!, () => layerNorm(x, this.#finalNorm));
+    return adopt(x);
   }
 
   /** Gives the logits [R, V] of hidden states [R, C]: f32 beside 16-bit weights too, with the digits these leave. */
@@ -165,28 +158,6 @@ export class Bloom implements CausalLM {
     this.#layouts?.[Symbol.dispose]();
     for (const slopes of this.#slopes.values()) slopes.dispose();
     this.#slopes.clear();
-  }
-
-  #trunk(
-    batch: CausalLMBatch,
-    block: (h: Tensor, i: number) => Tensor,
-    onHidden: (name: string, x: Tensor) => void = () => {},
-  ): Tensor {
-    const ids = batch.ids.view([batch.ids.numel]);
-    let x = keep(runUse(this.uses[0]!, () => embedding(ids, this.#table)));
-    onHidden('word_embeddings', x);
-    const next = (use: UnitUse, fn: () => Tensor) => {
-      const y = keep(runUse(use, fn));
-      x.dispose(); // the tape holds it where backward needs it
-      x = y;
-      onHidden(use.unit.name, x);
-    };
-    next(this.uses[1]!, () => layerNorm(x, this.#embeddingNorm));
-    this.#blocks.forEach((b, i) => {
-      next(b.use, () => block(x, i));
-    });
-    next(this.uses.at(-2)!, () => layerNorm(x, this.#finalNorm));
-    return adopt(x);
   }
 
   #block(x: Tensor, i: number, batch: CausalLMBatch & { dropoutSeed?: number }): Tensor {
@@ -208,19 +179,6 @@ export class Bloom implements CausalLM {
       ...(afterAttention ? { hiddenDropout: afterAttention } : {}),
     });
     return mlpBlock(h, mlp, afterMlp ? { hiddenDropout: afterMlp } : {});
-  }
-
-  #blockCached(x: Tensor, i: number, cache: KeyValueCache, past: number): Tensor {
-    const { attention, mlp } = this.#blocks[i]!;
-    const h = attentionBlockCached(x, attention, {
-      batch: cache.batch,
-      slopes: this.#slopesFor(x),
-      keys: cache.keys[i]!,
-      values: cache.values[i]!,
-      past,
-      ...(cache.mask ? { mask: cache.mask } : {}),
-    });
-    return mlpBlock(h, mlp);
   }
 
   /** The slopes beside activations `x`: f32, or f64 beside f64. */

@@ -5,7 +5,6 @@ import { norm } from '../../../../../test/support/golden-bloom';
 import { Tape } from '../../autograd/tape';
 import { type FullStorage, holdFull } from '../../module/full-storage';
 import type { SparsityConfig } from '../../sparse/sparsity-config';
-import { KeyValueCache } from '../cache';
 import { type BloomConfig, bloomPresets } from './config';
 import { Bloom } from './model';
 
@@ -165,15 +164,11 @@ describe('a BLOOM with sparse attention', () => {
     }
   });
 
-  it('says which lengths it takes, and that it has no cache', () => {
+  it('says which lengths it takes', () => {
     using model = bloom({ mode: 'fixed' });
     using _storage = hold(model, 'cpu', 'f32');
     const ids = Tensor.from(tokens(40), [1, 40], { dtype: 'i32' });
     expect(() => scope(() => model.hidden({ ids }))).toThrow(/a multiple of 16, got 40 tokens.*padToBlockSize/s);
-    using cache = new KeyValueCache({ ...model.shape, batch: 1, capacity: 64 });
-    expect(() => model.hiddenCached(ids, cache)).toThrow(
-      /expected dense attention, got sparse attention \(mode fixed\)/,
-    );
     ids.dispose();
     expect(() => bloom({ mode: 'fixed', block: 24 })).toThrow(
       'sparse_attention.block: expected one of 16, 32, 64, 128',
