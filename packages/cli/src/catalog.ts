@@ -11,6 +11,7 @@ export const catalog: readonly CatalogEntry[] = [
   { name: 'quickstart', usage: '', summary: 'Train a small BLOOM with ZeRO on this machine, then let it write' },
   { name: 'train', usage: 'CONFIG', summary: 'Train a model as a config file says' },
   { name: 'generate', usage: 'DIR', summary: 'Continue a prompt, token by token' },
+  { name: 'serve', usage: 'DIR', summary: "Serve a model to OpenAI's clients over HTTP" },
   { name: 'plan', usage: '', summary: 'Say what memory and traffic a training run needs, without running it' },
   { name: 'launch', usage: 'SCRIPT [ARGS...]', summary: 'Run a script on N ranks of this machine' },
   { name: 'report', usage: 'RUN', summary: 'Write a run as one HTML page' },

@@ -69,6 +69,7 @@ Examples:
   $ ds train train.json                              train as a config says
   $ ds plan --model bloom-7b1 --world 8 --stage 3    what it would need
   $ ds generate runs/quickstart/model --prompt "export function"
+  $ ds serve runs/quickstart/model --port 8080
 
 Exit codes: 0 done, 1 failed, 2 wrong command line or config, 130 interrupted twice.
 Every command takes --json (results as JSON on stdout, errors as {"error":{"code","message","hint"}}) and --quiet.

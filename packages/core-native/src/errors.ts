@@ -14,6 +14,10 @@ export type DsErrorCode =
   | 'DISPOSED'
   | 'UNSUPPORTED'
   | 'ABORTED'
+  /** A deadline of the caller has passed. */
+  | 'TIMEOUT'
+  /** Nothing is wrong but the moment: try again later. */
+  | 'OVERLOADED'
   | 'INTERNAL';
 
 export interface DsErrorFields {

@@ -6,9 +6,13 @@
  */
 import { DsError } from '@ds/core-native';
 import type { Tokenizer } from '@ds/io';
+import { DecoderRunner, type DecoderRunnerOptions } from './decoder/decoder-runner';
+import type { StepRunner } from './decoder/step-runner';
+import { checkIds, checkOptionIds } from './generation/check-ids';
 import { Decoder } from './generation/decoder';
 import { type GenerationTimes, generate } from './generation/generate';
 import {
+  DEFAULT_NEW_TOKENS,
   type GenerateOptions,
   type ResolvedGenerateOptions,
   resolveGenerateOptions,
@@ -18,12 +22,14 @@ import { type GeneratedToken, Sequence } from './generation/sequence';
 import { type LoadedFolder, type LoadOptions, loadFolder } from './model/load-folder';
 import type { ModelInMemory } from './model/model-in-memory';
 import { meanLoss } from './model/score';
+import { ServingEngine, type ServingOptions } from './serving/serving-engine';
 
 /** A prompt: text, or the ids of its tokens. */
 export type Prompt = string | readonly number[] | Int32Array;
 
-/** What is written where nobody says how much. */
-const DEFAULT_NEW_TOKENS = 128;
+/** Of `serve`: the engine's options, but for what the model brings. */
+export type ServeOptions = Omit<ServingOptions, 'runner' | 'tokenizer' | 'endTokenIds' | 'contextTokens'> &
+  DecoderRunnerOptions;
 
 /** Sizes of a model, for people and for checks. */
 export interface ModelShape {
@@ -101,6 +107,39 @@ export class InferenceEngine implements AsyncDisposable {
     return sequences.map((sequence) => resultOf(sequence, times));
   }
 
+  /**
+   * Serves many requests at once, until either engine is disposed of. On the CPU each gets, bit for bit, what it would get
+   * alone, whatever others ask.
+   *
+   * @param options.pages pages for keys and values, each of `pageTokens` tokens (8, 16 or 32; default 16)
+   * @throws CONFIG; OOM
+   */
+  serve({ pages, pageTokens = 16, ...options }: ServeOptions): ServingEngine {
+    const memory = this.#live('serve');
+    const decoder = new DecoderRunner(memory.model, { pages, pageTokens });
+    memory.users.add(decoder);
+    const { vocabSize, pageBytes } = decoder;
+    const runner: StepRunner = {
+      pageTokens,
+      pages,
+      pageBytes,
+      vocabSize,
+      step: (batch) => decoder.step(batch),
+      [Symbol.dispose]() {
+        memory.users.delete(decoder);
+        decoder[Symbol.dispose]();
+      },
+    };
+    const { tokenizer, endTokenIds } = this;
+    const contextTokens = Math.min(this.shape.contextTokens, pages * pageTokens);
+    try {
+      return new ServingEngine({ runner, tokenizer, endTokenIds, contextTokens, ...options });
+    } catch (error) {
+      runner[Symbol.dispose]();
+      throw error;
+    }
+  }
+
   /** Turns a text into the ids that the model would read. @throws CONFIG without a tokenizer */
   encode(text: string): number[] {
     if (this.tokenizer) return this.tokenizer.encode(text);
@@ -146,15 +185,16 @@ export class InferenceEngine implements AsyncDisposable {
     this.#live(op);
     const { endTokenIds, tokenizer } = this;
     if (options.stop.length > 0 && !tokenizer) throw noTokenizer(op, 'stop texts', this.folder);
+    checkOptionIds(op, options, this.shape.vocabSize);
     const promptIds = this.#idsOf(op, prompt);
-    const maxNewTokens = this.#newTokens(op, promptIds.length, options.maxNewTokens);
+    const maxNewTokens = this.#newTokens(op, promptIds.length, options);
     return new Sequence({ promptIds, maxNewTokens, endTokenIds, tokenizer, options, seed });
   }
 
   /** How many tokens may follow a prompt: the last of them is never read. @throws CONFIG for more than the context holds */
-  #newTokens(op: string, promptTokens: number, wanted: number | undefined): number {
+  #newTokens(op: string, promptTokens: number, options: ResolvedGenerateOptions): number {
     const room = this.shape.contextTokens - promptTokens + 1;
-    if (wanted === undefined) return Math.min(DEFAULT_NEW_TOKENS, room);
+    const { minNewTokens, maxNewTokens: wanted = Math.max(minNewTokens, Math.min(DEFAULT_NEW_TOKENS, room)) } = options;
     if (wanted <= room) return wanted;
     throw new DsError({
       code: 'CONFIG',
@@ -193,14 +233,8 @@ export class InferenceEngine implements AsyncDisposable {
         actual: String(ids.length),
         hint: least === 1 ? 'to start from nothing, give the id of a begin-of-text token' : '',
       });
-    const wrong = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= this.shape.vocabSize);
-    if (wrong < 0) return ids;
-    throw new DsError({
-      code: 'CONFIG',
-      op,
-      expected: `token ids from 0 to ${this.shape.vocabSize - 1}`,
-      actual: `${ids[wrong]} at place ${wrong}`,
-    });
+    checkIds(op, 'token ids', ids, this.shape.vocabSize);
+    return ids;
   }
 }
 

@@ -22,6 +22,7 @@ export const rules = {
     expected: `a number > ${least}`,
     allows: (v) => typeof v === 'number' && Number.isFinite(v) && v > least,
   }),
+  finite: { expected: 'a finite number', allows: (v: unknown) => Number.isFinite(v) },
   share: { expected: 'a number in (0, 1]', allows: (v: unknown) => typeof v === 'number' && v > 0 && v <= 1 },
   flag: { expected: 'true or false', allows: (v: unknown) => typeof v === 'boolean' },
   callback: { expected: 'a function', allows: (v: unknown) => typeof v === 'function' },
@@ -30,6 +31,18 @@ export const rules = {
     allows: (v) => values.includes(v as string),
   }),
   signal: { expected: 'an AbortSignal', allows: (v: unknown) => v instanceof AbortSignal },
+  ids: {
+    expected: 'a list of token ids',
+    allows: (v: unknown) => Array.isArray(v) && v.every((id) => isWhole(id) && id >= 0),
+  },
+  numberById: {
+    expected: 'finite numbers by token id',
+    allows: (v: unknown) =>
+      typeof v === 'object' &&
+      v !== null &&
+      Object.entries(v).every(([id, number]) => /^\d+$/.test(id) && Number.isFinite(number)),
+  },
+  text: { expected: 'a text', allows: (v: unknown) => typeof v === 'string' },
   texts: {
     expected: 'a text or a list of texts, none empty',
     allows: (v: unknown) =>

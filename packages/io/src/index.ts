@@ -39,6 +39,7 @@ export { splitByRange, splitByWeights } from './dataset/splits';
 export type { TokenDataset } from './dataset/token-dataset';
 export { AtomicFile, syncFolder, writeFileAtomically } from './files/atomic-file';
 export { ioError, readBoundedFile } from './files/bounded-file';
+export { type ChatTemplate, readChatTemplate } from './hugging-face/chat-template';
 export {
   type ModelFolder,
   openModelFolder,
@@ -64,6 +65,7 @@ export { type EncodeCorpusOptions, encodeCorpus } from './tokenizer/encode-corpu
 export { HuggingFaceTokenizer, type TokenRoles } from './tokenizer/hugging-face-tokenizer';
 export { createTokenizer, loadTokenizer } from './tokenizer/load-tokenizer';
 export type { PreSplitName } from './tokenizer/pre-split';
+export { tokenBytes } from './tokenizer/token-bytes';
 export type { DecodeOptions, EncodeOptions, StreamDecoder, Tokenizer } from './tokenizer/tokenizer';
 export {
   saveTokenizer,

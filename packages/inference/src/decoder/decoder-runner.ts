@@ -27,6 +27,8 @@ const LOGITS_BYTES = 64 * 2 ** 20;
 export class DecoderRunner implements StepRunner {
   readonly pageTokens: PageTokens;
   readonly pages: number;
+  /** Keys and values of all layers. */
+  readonly pageBytes: number;
   readonly vocabSize: number;
   readonly #model: DecoderModel;
   /** One a layer. Undefined once disposed. */
@@ -38,6 +40,11 @@ export class DecoderRunner implements StepRunner {
     this.pages = pages;
     this.pageTokens = pageTokens;
     this.vocabSize = model.description.vocabSize;
+    const elements = model.description.layers.reduce(
+      (sum, { attention }) => sum + 2 * attention.keyValueHeads * attention.headSize,
+      0,
+    );
+    this.pageBytes = elements * pageTokens * (model.dtype === 'f32' ? 4 : 2);
     const made: PagedKeyValues[] = [];
     this.#keyValues = made;
     try {

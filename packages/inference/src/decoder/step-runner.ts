@@ -1,33 +1,40 @@
-/** What serving knows of a model: tokens of many sequences go in, and what comes next comes out. */
+/** What serving asks of a model: one step of many texts at once, keys and values in pages. Everything here is built on it. */
 
+/** New tokens of S texts, R in all, one text behind the other without padding. */
 export interface StepBatch {
-  /** [R]: the new tokens, sequence after sequence. */
+  /** [R] */
   readonly ids: Int32Array;
-  /** [S + 1]: sequence s owns rows starts[s] .. starts[s + 1] - 1. */
+  /** [S + 1]; text s owns rows starts[s] to starts[s + 1] - 1, at least one. */
   readonly starts: Int32Array;
-  /** [S]: tokens of each sequence that its pages hold already. */
+  /** [S]; tokens of the text before its rows, whose keys and values its pages hold. */
   readonly past: Int32Array;
-  /** Of each sequence, its pages in the order of its tokens, those of the new ones included. */
+  /** Of each text, in order; enough for its past and its rows. Text s writes at positions past[s] and on. */
   readonly pages: readonly Int32Array[];
-  /** [L]: the rows behind which somebody wants to know what comes. */
+  /** [L]; rows whose next token is asked for, rising. Empty where every text is in the middle of its prompt. */
   readonly logitRows: Int32Array;
+  /** Whether the most likely token of those rows is enough, of equals the lowest id. */
   readonly want: 'argmax' | 'logits';
 }
 
 export interface StepResult {
-  /** [L], with `want: 'argmax'`: the most likely token, the lower id of equals */
-  readonly argmax?: Int32Array;
-  /** [L, V], with `want: 'logits'` */
-  readonly logits?: Float32Array;
+  /** [L], for 'argmax'. */
+  readonly argmax?: Int32Array | undefined;
+  /** [L, V], for 'logits'; whoever asked for it is done with it before the next step. */
+  readonly logits?: Float32Array | undefined;
 }
 
-/** A model with pages for keys and values. */
+/**
+ * A model with pages. A step is idempotent: it reads what lies before a text's rows and writes what belongs there, so that
+ * it may be done again, in parts too. What a row gives depends on its own text alone, bit for bit where the runner says
+ * so; then answers depend on nothing that is decided here.
+ */
 export interface StepRunner extends Disposable {
   /** Tokens of a page. */
   readonly pageTokens: number;
-  /** Pages that there are, numbered from 0. */
+  /** How many pages there are; their numbers are 0 to pages - 1. */
   readonly pages: number;
+  /** Bytes of a page, all layers together. */
+  readonly pageBytes?: number;
   readonly vocabSize: number;
-  /** Sends the new tokens through the model and writes their keys and values into their pages. One call at a time. */
   step(batch: StepBatch): Promise<StepResult>;
 }

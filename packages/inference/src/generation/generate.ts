@@ -3,7 +3,7 @@ import { throwIfAborted } from '../abort';
 import type { ModelInMemory } from '../model/model-in-memory';
 import { Decoder, type NextToken } from './decoder';
 import type { ResolvedGenerateOptions } from './generate-options';
-import { type GeneratedToken, Sequence } from './sequence';
+import type { GeneratedToken, Sequence } from './sequence';
 
 /** Seconds that were spent computing; those of whoever takes the tokens do not count. */
 export interface GenerationTimes {
@@ -28,7 +28,7 @@ export async function* generate(
   };
   using decoder = new Decoder(memory, {
     texts: sequences,
-    want: Sequence.needsLogits(options) ? 'logits' : 'argmax',
+    want: sequences.some((sequence) => sequence.needsLogits) ? 'logits' : 'argmax',
   });
   let going = sequences.map((sequence, text) => ({ sequence, text }));
   let next = await decoder.readPrompts(abort);

@@ -2,12 +2,22 @@
 import fc from 'fast-check';
 import { goldenModels, readGolden } from '../../../../test/support/golden';
 import { byFallingScore } from './falling-order';
-import { type Distribution, draw, largestIndex, nextTokenDistribution, type SamplingOptions } from './next-token';
+import {
+  type Distribution,
+  draw,
+  largestIndex,
+  nextTokenDistribution,
+  type SamplingOptions,
+  scoresOf,
+} from './next-token';
 
 const none: ReadonlySet<number> = new Set();
 
 /** The same by sorting everything, as one would write it first. */
-function naive(logits: Float32Array, { temperature = 1, topK, topP = 1 }: SamplingOptions): Map<number, number> {
+function naive(
+  logits: Float32Array,
+  { temperature = 1, topK, topP = 1, minP = 0 }: SamplingOptions,
+): Map<number, number> {
   let kept = Array.from(logits, (logit, id) => ({ id, score: logit / temperature }))
     .filter(({ score }) => score !== Number.NEGATIVE_INFINITY)
     .sort((a, b) => b.score - a.score || a.id - b.id);
@@ -22,6 +32,7 @@ function naive(logits: Float32Array, { temperature = 1, topK, topP = 1 }: Sampli
     mass += weight(score);
     return topP === 1 || before < topP * total;
   });
+  kept = kept.filter(({ score }) => score >= largest + Math.log(minP));
   const rest = kept.reduce((sum, { score }) => sum + weight(score), 0);
   return new Map(kept.sort((a, b) => a.id - b.id).map(({ id, score }) => [id, weight(score) / rest]));
 }
@@ -66,6 +77,7 @@ describe('the distribution of the next token', () => {
       temperature: fc.double({ min: 0.01, max: 100, noNaN: true }),
       topK: fc.integer({ min: 1, max: 320 }),
       topP: fc.double({ min: 1e-3, max: 1, noNaN: true }),
+      minP: fc.double({ min: 1e-3, max: 1, noNaN: true }),
     },
     { requiredKeys: [] },
   );
@@ -105,6 +117,24 @@ describe('the distribution of the next token', () => {
     expect([0, 0.2499, 0.25, 0.7499, 0.75, 1 - 2 ** -53].map((u) => draw(distribution, u))).toEqual([3, 3, 5, 5, 9, 9]);
     const rounded = { ids: Uint32Array.from([1, 2]), probabilities: Float64Array.from([0.5, 0.4999]) };
     expect(draw(rounded, 0.99999)).toBe(2);
+  });
+
+  it('follows bias, the penalties of tokens written, and a mask', () => {
+    const logits = Float32Array.from([1, 2, 3, 4]);
+    const history = { seen: new Set([0, 2, 3]), written: new Map([[2, 3]]) };
+    const shaped = (options: SamplingOptions, allowed?: Uint32Array) => [
+      ...scoresOf(logits, history, options, allowed),
+    ];
+    expect(shaped({})).toEqual([1, 2, 3, 4]);
+    expect(shaped({ logitBias: new Map([[1, -5]]) })).toEqual([1, -3, 3, 4]);
+    expect(shaped({ repetitionPenalty: 2 })).toEqual([0.5, 2, 1.5, 2]);
+    expect(shaped({ presencePenalty: 0.5 })).toEqual([1, 2, 2.5, 4]);
+    expect(shaped({ frequencyPenalty: 0.5 })).toEqual([1, 2, 1.5, 4]);
+    expect(shaped({ presencePenalty: 1, frequencyPenalty: 0.5, repetitionPenalty: 2 })).toEqual([0.5, 2, -1, 2]);
+    const nothing = Number.NEGATIVE_INFINITY;
+    expect(shaped({}, Uint32Array.of(0b0101))).toEqual([1, nothing, 3, nothing]);
+    expect(() => shaped({}, Uint32Array.of(0b10000))).toThrow(/at least one token/);
+    expect([...nextTokenDistribution(logits, none, { minP: Math.exp(-2) }).ids]).toEqual([1, 2, 3]);
   });
 
   it('needs a finite largest logit', () => {

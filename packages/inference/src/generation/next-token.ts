@@ -1,4 +1,4 @@
-/** From logits to the next token: repetition penalty, temperature, top-k, top-p, in this order, and the draw. */
+/** From logits to the next token: allowed ids, bias, penalties, temperature, top-k, top-p, min-p, in this order; and the draw. */
 import { DsError } from '@ds/core-native';
 import { byFallingScore } from './falling-order';
 
@@ -10,9 +10,28 @@ export interface SamplingOptions {
   topK?: number;
   /** Keeps the fewest most likely tokens that together have this probability. In (0, 1]. */
   topP?: number;
+  /** Keeps tokens at least this share as likely as the most likely one. In (0, 1]. Source: Nguyen et al. 2024, sec. 3. */
+  minP?: number;
   /** Above 1: makes tokens that occurred, in the prompt too, less likely. Source: Keskar et al. 2019 (CTRL), sec. 4.1. */
   repetitionPenalty?: number;
+  /** Taken off the logit of each token that was written already, the prompt not counted; as in OpenAI's API. */
+  presencePenalty?: number;
+  /** Taken off as often as the token was written already, the prompt not counted; as in OpenAI's API. */
+  frequencyPenalty?: number;
+  /** Added to the logits of single tokens, by their ids. */
+  logitBias?: ReadonlyMap<number, number>;
 }
+
+/** What a distribution may depend on besides the logits. */
+export interface TokenHistory {
+  /** The tokens so far, prompt included. */
+  readonly seen: ReadonlySet<number>;
+  /** How often each new token was written, prompt left out. */
+  readonly written: ReadonlyMap<number, number>;
+}
+
+/** Ids that may come: 32 of them a word, the lowest in the lowest bit. */
+export type AllowedIds = Uint32Array;
 
 /** Tokens that may come next. */
 export interface Distribution {
@@ -22,12 +41,37 @@ export interface Distribution {
   readonly probabilities: Float64Array;
 }
 
-/** Applies the repetition penalty: logits of seen tokens are divided by it if positive, multiplied if negative. */
-export function penalize(logits: Float32Array, seen: ReadonlySet<number>, penalty: number): Float64Array {
+/**
+ * Gives the scores that a greedy choice compares: the logits with what `options` asks for, up to the penalties.
+ *
+ * @param logits [V], f32; not changed
+ * @param allowed ids that may come; undefined: all
+ * @throws CONFIG where none is allowed
+ */
+export function scoresOf(
+  logits: Float32Array,
+  history: TokenHistory,
+  options: SamplingOptions,
+  allowed?: AllowedIds,
+): Float64Array {
+  const { repetitionPenalty = 1, presencePenalty = 0, frequencyPenalty = 0, logitBias } = options;
   const scores = new Float64Array(logits);
-  if (penalty !== 1)
-    for (const id of seen) scores[id] = scores[id]! < 0 ? scores[id]! * penalty : scores[id]! / penalty;
+  if (allowed) forbidOthers(scores, allowed);
+  if (logitBias) for (const [id, bias] of logitBias) scores[id]! += bias;
+  if (repetitionPenalty !== 1)
+    for (const id of history.seen)
+      scores[id] = scores[id]! < 0 ? scores[id]! * repetitionPenalty : scores[id]! / repetitionPenalty;
+  if (presencePenalty !== 0 || frequencyPenalty !== 0)
+    for (const [id, count] of history.written) scores[id]! -= presencePenalty + frequencyPenalty * count;
   return scores;
+}
+
+/** Gives what is drawn from. `scores` come from `scoresOf` and are divided by the temperature in place. @throws INTERNAL */
+export function distributionOf(scores: Float64Array, options: SamplingOptions): Distribution {
+  const { temperature = 1 } = options;
+  if (temperature !== 1) for (let i = 0; i < scores.length; i++) scores[i]! /= temperature;
+  const largest = scores[largestIndex(scores)]!;
+  return softmax(scores, largest, keptIds(scores, largest, options));
 }
 
 /**
@@ -35,18 +79,16 @@ export function penalize(logits: Float32Array, seen: ReadonlySet<number>, penalt
  *
  * @param logits [V], f32; not changed
  * @param seen the tokens so far, prompt included; for the repetition penalty
+ * @param written how often each new token was written; for the presence and frequency penalties
  * @throws INTERNAL for logits without a finite largest one
  */
 export function nextTokenDistribution(
   logits: Float32Array,
   seen: ReadonlySet<number>,
   options: SamplingOptions,
+  written: ReadonlyMap<number, number> = new Map(),
 ): Distribution {
-  const { temperature = 1, repetitionPenalty = 1 } = options;
-  const scores = penalize(logits, seen, repetitionPenalty);
-  if (temperature !== 1) for (let i = 0; i < scores.length; i++) scores[i]! /= temperature;
-  const largest = scores[largestIndex(scores)]!;
-  return softmax(scores, largest, keptIds(scores, largest, options));
+  return distributionOf(scoresOf(logits, { seen, written }, options), options);
 }
 
 /** Draws with a uniform number in [0, 1): the first token, by rising id, where the probabilities up to it pass `u`. */
@@ -60,7 +102,7 @@ export function draw({ ids, probabilities }: Distribution, u: number): number {
 }
 
 /** The first of the largest scores. @throws INTERNAL when there is none that is finite */
-export function largestIndex(scores: Float64Array): number {
+export function largestIndex(scores: Float64Array | Float32Array): number {
   const isNotANumber = Number.isNaN;
   let best = 0;
   for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[best]! || isNotANumber(scores[i]!)) best = i;
@@ -74,8 +116,31 @@ export function largestIndex(scores: Float64Array): number {
   });
 }
 
-/** The ids that top-k and top-p leave, in rising order. */
-function keptIds(scores: Float64Array, largest: number, { topK, topP }: SamplingOptions): Uint32Array {
+function forbidOthers(scores: Float64Array, allowed: AllowedIds): void {
+  let any = false;
+  for (let id = 0; id < scores.length; id++)
+    if (((allowed[id >>> 5] ?? 0) >>> (id & 31)) & 1) any = true;
+    else scores[id] = Number.NEGATIVE_INFINITY;
+  if (any) return;
+  throw new DsError({
+    code: 'CONFIG',
+    op: 'next token',
+    expected: 'a mask that allows at least one token',
+    actual: 'none',
+    hint: 'where a text can only end, its mask allows the end-of-text token',
+  });
+}
+
+/** The ids that top-k, top-p and min-p leave, in rising order. */
+function keptIds(scores: Float64Array, largest: number, options: SamplingOptions): Uint32Array {
+  const ids = keptByRank(scores, largest, options);
+  const { minP } = options;
+  if (minP === undefined) return ids;
+  const least = largest + Math.log(minP);
+  return ids.filter((id) => scores[id]! >= least);
+}
+
+function keptByRank(scores: Float64Array, largest: number, { topK, topP }: SamplingOptions): Uint32Array {
   const cutsK = topK !== undefined && topK < scores.length;
   const cutsP = topP !== undefined && topP < 1;
   if (!cutsK && !cutsP) return finiteIds(scores);

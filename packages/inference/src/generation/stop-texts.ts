@@ -1,11 +1,19 @@
-/** Ends a text before the first of some stop texts, and holds back what may be the start of one. */
+/**
+ * Ends a text at the first of some stop texts, and holds back what may be the start of one.
+ *
+ * The first is the one that would be complete first if the text came character by character, of several the longest: so
+ * what is shown does not depend on the pieces in which the text comes.
+ */
 export class StopTexts {
   readonly #stops: readonly string[];
+  readonly #shown: boolean;
   #held = '';
   #stopped = false;
 
-  constructor(stops: readonly string[]) {
+  /** @param shown whether the stop text itself belongs to the text */
+  constructor(stops: readonly string[], shown = false) {
     this.#stops = stops;
+    this.#shown = shown;
   }
 
   /** Whether a stop text has come. */
@@ -13,14 +21,14 @@ export class StopTexts {
     return this.#stopped;
   }
 
-  /** Takes more text; returns what is certain to stand before any stop text. */
+  /** Takes more text; returns what is certain to be shown. */
   push(text: string): string {
     if (this.#stopped) return '';
     this.#held += text;
-    const places = this.#stops.map((stop) => this.#held.indexOf(stop)).filter((place) => place >= 0);
-    if (places.length > 0) {
+    const end = this.#endOfText();
+    if (end !== undefined) {
       this.#stopped = true;
-      return this.#held.slice(0, Math.min(...places));
+      return this.#held.slice(0, end);
     }
     const certain = this.#held.length - this.#openLength();
     const out = this.#held.slice(0, certain);
@@ -33,6 +41,18 @@ export class StopTexts {
     const rest = this.#stopped ? '' : this.#held;
     this.#held = '';
     return rest;
+  }
+
+  /** Where the text ends; undefined without a stop text. */
+  #endOfText(): number | undefined {
+    let first: { start: number; end: number } | undefined;
+    for (const stop of this.#stops) {
+      const start = this.#held.indexOf(stop);
+      const end = start + stop.length;
+      if (start >= 0 && (!first || end < first.end || (end === first.end && start < first.start)))
+        first = { start, end };
+    }
+    return first && (this.#shown ? first.end : first.start);
   }
 
   /** Characters at the end that a stop text begins with. */
