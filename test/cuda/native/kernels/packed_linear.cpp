@@ -90,8 +90,8 @@ void packed_rows(Cases& cases) {
   }
 }
 
-const Family family(packed_linear);
-const Family rows_family(packed_rows);
+const Family family("packed_linear", packed_linear);
+const Family rows_family("packed_rows", packed_rows);
 
 }  // namespace
 }  // namespace ds::test

@@ -148,8 +148,8 @@ void paged_write(Cases& cases) {
         }
 }
 
-const Family attention_family(paged_attention);
-const Family write_family(paged_write);
+const Family attention_family("paged_attention", paged_attention);
+const Family write_family("paged_write", paged_write);
 
 }  // namespace
 }  // namespace ds::test
