@@ -34,6 +34,14 @@ export function linearLayer(name: string, shape: readonly [number, number], bias
   };
 }
 
+/** Queries, keys and values [3C, C] that a file holds head by head, with their bias. */
+export function headByHeadLayer(name: string, heads: number, C: number, bias: boolean): LinearLayer {
+  return {
+    weight: headByHead(`${name}.weight`, heads, [3 * C, C]),
+    bias: bias ? headByHead(`${name}.bias`, heads, [3 * C]) : undefined,
+  };
+}
+
 export function layerNormLayer(name: string, size: number, eps: number): NormLayer {
   return { kind: 'layer', eps, weight: whole(`${name}.weight`, [size]), bias: whole(`${name}.bias`, [size]) };
 }

@@ -4,7 +4,7 @@ import { Bloom } from '../bloom/model';
 import { bloomPrefix, tiedHead } from '../bloom/names';
 import { ConfigReader, type Json } from '../decoder/config-reader';
 import type { DecoderDescription } from '../decoder/description';
-import { headByHead, layerNormLayer, linearLayer, whole } from '../decoder/stored-weight';
+import { headByHeadLayer, layerNormLayer, linearLayer, whole } from '../decoder/stored-weight';
 import type { ModelFamily } from '../families';
 import { refuseQuantized } from './sizes';
 
@@ -33,7 +33,6 @@ function describe(json: Json, source: string): DecoderDescription {
     positions: { kind: 'alibi' },
     layers: Array.from({ length: config.layers }, (_, i) => {
       const at = `h.${i}.`;
-      const fused = `${at}self_attention.query_key_value`;
       return {
         arrangement: config.residualAfterNorm ? 'pre_norm_residual' : 'pre_norm',
         attentionNorm: layerNormLayer(`${at}input_layernorm`, C, eps),
@@ -43,10 +42,7 @@ function describe(json: Json, source: string): DecoderDescription {
           headSize,
           scale: headSize ** -0.5,
           window: undefined,
-          queryKeyValue: {
-            weight: headByHead(`${fused}.weight`, heads, [3 * C, C]),
-            bias: headByHead(`${fused}.bias`, heads, [3 * C]),
-          },
+          queryKeyValue: headByHeadLayer(`${at}self_attention.query_key_value`, heads, C, true),
           headNorms: undefined,
           output: linearLayer(`${at}self_attention.dense`, [C, C], true),
         },

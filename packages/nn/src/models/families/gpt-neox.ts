@@ -2,7 +2,7 @@
 import { ConfigReader, type Json } from '../decoder/config-reader';
 import type { DecoderDescription, DecoderLayer } from '../decoder/description';
 import { readRotary } from '../decoder/rotary-config';
-import { headByHead, layerNormLayer, linearLayer, whole } from '../decoder/stored-weight';
+import { headByHeadLayer, layerNormLayer, linearLayer, whole } from '../decoder/stored-weight';
 import type { ModelFamily } from '../families';
 import { attentionSizes, refuseQuantized } from './sizes';
 
@@ -41,7 +41,6 @@ function describeLayer(config: ConfigReader, at: string, C: number, eps: number)
   const { heads, headSize } = attentionSizes(config, C);
   const F = config.count('intermediate_size');
   const bias = config.flag('attention_bias', true);
-  const fused = `${at}attention.query_key_value`;
   return {
     arrangement: config.flag('use_parallel_residual', true) ? 'parallel' : 'pre_norm',
     attentionNorm: layerNormLayer(`${at}input_layernorm`, C, eps),
@@ -51,10 +50,7 @@ function describeLayer(config: ConfigReader, at: string, C: number, eps: number)
       headSize,
       scale: headSize ** -0.5,
       window: undefined,
-      queryKeyValue: {
-        weight: headByHead(`${fused}.weight`, heads, [3 * C, C]),
-        bias: bias ? headByHead(`${fused}.bias`, heads, [3 * C]) : undefined,
-      },
+      queryKeyValue: headByHeadLayer(`${at}attention.query_key_value`, heads, C, bias),
       headNorms: undefined,
       output: linearLayer(`${at}attention.dense`, [C, C], bias),
     },
