@@ -1,25 +1,12 @@
-// How the CPU's paged kernels see pages: dtypes as template arguments, and the keys and values of one head.
+// How the CPU's paged kernels see pages: the keys and values of one head.
 #pragma once
 #include <type_traits>
 
-#include "../common/dispatch.h"
 #include "../common/vec.h"
 #include "blocks.h"
 #include "paged_pages.h"
 
 namespace ds::DS_ISA {
-
-// Calls fn.operator()<T, K>() with the dtype of the rows and that of the pages, int8_t for bytes.
-template <class F>
-void dispatch_paged(DType rows, DType pages, F&& fn) {
-  dispatch_float(rows, [&]<class T>() {
-    if (pages == DType::u8) return fn.template operator()<T, int8_t>();
-    if constexpr (std::is_same_v<T, float>)
-      dispatch_float(pages, [&]<class K>() { fn.template operator()<float, K>(); });
-    else
-      fn.template operator()<T, T>();
-  });
-}
 
 // kLanes elements, of which the second half may lie elsewhere: pages of 8 tokens are half a vector of 16.
 #if defined(__AVX512F__)

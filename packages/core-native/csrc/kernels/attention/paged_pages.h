@@ -11,6 +11,7 @@
 #pragma once
 #include <algorithm>
 #include <string>
+#include <type_traits>
 
 #include "../../runtime/op_fields.h"
 #include "../common/dispatch.h"
@@ -18,6 +19,18 @@
 namespace ds {
 
 constexpr int64_t kMostHeadSize = 256;
+
+// Calls fn.operator()<T, K>() with the dtype of the rows and that of the pages, int8_t for bytes.
+template <class F>
+void dispatch_paged(DType rows, DType pages, F&& fn) {
+  dispatch_float(rows, [&]<class T>() {
+    if (pages == DType::u8) return fn.template operator()<T, int8_t>();
+    if constexpr (std::is_same_v<T, float>)
+      dispatch_float(pages, [&]<class K>() { fn.template operator()<float, K>(); });
+    else
+      fn.template operator()<T, T>();
+  });
+}
 
 struct PagedKeyValues {
   Tensor keys, values;

@@ -2,24 +2,11 @@
 #pragma once
 #include "../../cuda/reduce.cuh"
 #include "../../cuda/types.cuh"
-#include "../common/dispatch.h"
 #include "paged_pages.h"
 
 namespace ds::cuda {
 
 __device__ __forceinline__ float to_f32(int8_t x) { return float(x); }
-
-// As on the CPU: int8_t for bytes.
-template <class F>
-void dispatch_paged(DType rows, DType pages, F&& fn) {
-  dispatch_float(rows, [&]<class T>() {
-    if (pages == DType::u8) return fn.template operator()<T, int8_t>();
-    if constexpr (std::is_same_v<T, float>)
-      dispatch_float(pages, [&]<class K>() { fn.template operator()<float, K>(); });
-    else
-      fn.template operator()<T, T>();
-  });
-}
 
 struct Rows {
   const int32_t *starts, *past, *table;

@@ -20,7 +20,7 @@ export function stacked(...weights: readonly StoredWeight[]): StoredWeight {
 }
 
 /** Queries, keys and values of all heads, stored head by head: q, k and v of the first head, then those of the second. */
-export function headByHead(tensor: string, heads: number, shape: readonly number[]): StoredWeight {
+function headByHead(tensor: string, heads: number, shape: readonly number[]): StoredWeight {
   const size = shape[0]! / heads / 3;
   const part = (p: number) => run(tensor, shape, { first: p * size, run: size, stride: 3 * size, runs: heads });
   return { shape, parts: [part(0), part(1), part(2)] };
